@@ -1,0 +1,98 @@
+"""Header rules: what a task may set, what the network may not, and what every delivery carries."""
+
+import re
+from collections.abc import Iterable
+
+from hookware.core.task import LeasedTask
+
+INTERNAL_PREFIXES = ("x-appengine-", "x-cloudtasks-", "x-hookware-")
+"""Names that only hookware sets. From the network they are removed, from a task's headers dropped."""
+
+FORBIDDEN = frozenset(
+    {
+        "connection", "content-length", "expect", "forwarded", "host", "http2-settings", "keep-alive",
+        "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding",
+        "upgrade", "x-http-method", "x-http-method-override", "x-method-override", "x-real-ip",
+    }
+)  # fmt: skip
+"""Names a task may not set, besides `X-Forwarded-*`: they tell a server how to read, route or trust a request."""
+
+USER_AGENT = "hookware"
+OCTET_STREAM = "application/octet-stream"
+
+_FORWARDED = "x-forwarded-"
+_INTERNAL_BYTES = tuple(prefix.encode() for prefix in INTERNAL_PREFIXES)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+
+
+def check_header(name: str, value: str) -> None:
+    """Check a header by RFC 9110: the name is a token; the value Latin-1, without controls, not padded.
+
+    Raises:
+        ValueError: one of them is not; the value itself is not in the message, for it may be a secret.
+    """
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"the header name {name[:100]!r} is refused: letters, digits and !#$%&'*+-.^_`|~ are allowed")
+    if not _FIELD_VALUE.fullmatch(value):
+        raise ValueError(
+            f"the value of the header {name!r} is refused: it may not hold control characters, characters beyond "
+            "Latin-1, or whitespace at its ends; percent-encode it, or send it in params="
+        )
+
+
+def is_internal(name: str) -> bool:
+    """Say whether only hookware may set this header, in whatever spelling: `x_appengine_x` is one of them."""
+    return _folded(name).startswith(INTERNAL_PREFIXES)
+
+
+def is_forbidden(name: str) -> bool:
+    """Say whether a task may not set this header."""
+    folded = _folded(name)
+    return folded in FORBIDDEN or folded.startswith(_FORWARDED)
+
+
+def strip_internal(raw_headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """Remove what only hookware may set from the headers of a network request.
+
+    Gives the same object when there is nothing to remove.
+    """
+    headers = raw_headers if isinstance(raw_headers, list | tuple) else list(raw_headers)
+    kept = [header for header in headers if not _comes_from_us(header[0])]
+    return headers if len(kept) == len(headers) else kept
+
+
+def delivery_headers(task: LeasedTask, host: str = "localhost") -> list[tuple[bytes, bytes]]:
+    """Give the headers of one attempt as an ASGI scope carries them: the task's own first, then hookware's."""
+    headers = [(name, value) for name, value in task.headers if not is_internal(name) and not is_forbidden(name)]
+    names = {name for name, _ in headers}
+    if task.body and "content-type" not in names:
+        headers.append(("content-type", OCTET_STREAM))
+    if "user-agent" not in names:
+        headers.append(("user-agent", USER_AGENT))
+    headers += [("host", host), ("content-length", str(len(task.body))), *_about(task)]
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _about(task: LeasedTask) -> list[tuple[str, str]]:
+    headers = [
+        ("x-appengine-queuename", task.queue_name),
+        ("x-appengine-taskname", task.label),
+        ("x-appengine-taskretrycount", str(task.attempt_count - 1)),
+        ("x-appengine-taskexecutioncount", str(task.failure_count)),
+        ("x-appengine-tasketa", repr(task.eta_us / 1e6)),
+        ("x-hookware-task-id", str(task.id)),
+        ("x-hookware-fence", str(task.fence)),
+        ("x-hookware-deadline", repr(task.deadline_us / 1e6)),
+    ]
+    if task.last_status is not None:
+        headers.append(("x-appengine-taskpreviousresponse", str(task.last_status)))
+    return headers
+
+
+def _comes_from_us(name: bytes) -> bool:
+    return name.strip().lower().replace(b"_", b"-").startswith(_INTERNAL_BYTES)
+
+
+def _folded(name: str) -> str:
+    return name.strip().lower().replace("_", "-")

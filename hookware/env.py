@@ -1,0 +1,154 @@
+"""The one door for time, randomness, ids, threads and failpoints.
+
+Everything else in the package takes an `Env`; a simulator or a test gives its own. A lint bars the other doors.
+"""
+
+import logging
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+from anyio.lowlevel import EventLoopToken, current_token
+
+_JOIN_SECONDS = 1.0
+_ID_EPOCH_MS = 1_577_836_800_000  # 2020-01-01: 41 bits of milliseconds last until 2089
+_logger = logging.getLogger("hookware.env")
+
+
+class Ticker(Protocol):
+    """A step that is repeated in the background until it is stopped."""
+
+    def stop(self) -> None:
+        """Stop repeating; a step that is running is waited for, for a short time."""
+
+
+class Env:
+    """The real world. Subclass it to give a test or a simulation its own."""
+
+    def __init__(self) -> None:
+        self._id_ms = 0
+        self._start_over()
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch by this host's clock."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Seconds by a clock that never steps."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        await anyio.sleep(seconds)
+
+    def random(self) -> float:
+        """Give a number in [0, 1)."""
+        return random.random()  # noqa: S311 - jitter, not a secret
+
+    def new_id(self) -> int:
+        """Give a task id: 63 bits, never given before by this process or another, growing with time.
+
+        41 bits of milliseconds, which every id moves on by at least one, and 22 random bits per process.
+        """
+        if self._pid != os.getpid():
+            self._start_over()  # forked: the parent goes on with its own
+        with self._id_lock:
+            self._id_ms = max(self._id_ms + 1, self.now_us() // 1000 - _ID_EPOCH_MS)
+            return (self._id_ms << 22) | self._id_node
+
+    def new_token(self) -> str:
+        """Give 128 random bits as hexadecimal digits."""
+        return secrets.token_hex(16)
+
+    def fp(self, name: str) -> None:
+        """Pass the failpoint `name`. Nothing happens in production; a test may raise, wait or kill here."""
+
+    def every(self, seconds: float, step: Callable[[], None], *, name: str) -> Ticker:
+        """Repeat `step` every `seconds` in a thread of its own, whatever it raises."""
+        return _ThreadTicker(seconds, step, name)
+
+    def _start_over(self) -> None:
+        self._pid = os.getpid()
+        self._id_lock = threading.Lock()
+        self._id_node = secrets.randbits(22)
+
+
+class _ThreadTicker:
+    def __init__(self, seconds: float, step: Callable[[], None], name: str) -> None:
+        self._stopped = threading.Event()
+        self._seconds = seconds
+        self._step = step
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=_JOIN_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            try:
+                self._step()
+            except Exception:
+                _logger.exception("%s failed; it is tried again in %.1f s", self._thread.name, self._seconds)
+
+
+def in_event_loop() -> bool:
+    """Say whether this code runs on an event loop's own thread, which it must not block."""
+    try:
+        current_token()
+    except RuntimeError:  # NoEventLoopError, or asyncio's own in a child that was forked in its loop
+        return False
+    return True
+
+
+def in_event_loop_or_its_thread() -> bool:
+    """Say whether this code runs under an event loop: in it, or in one of its worker threads."""
+    return in_event_loop() or threading.current_thread() is not threading.main_thread()
+
+
+def on_asyncio() -> bool:
+    """Say whether the event loop that runs this is asyncio's, as an AsyncEngine needs it."""
+    return hasattr(current_token().native_token, "call_soon_threadsafe")
+
+
+class Wake:
+    """An event that any thread may set, and that one task of the event loop waits for."""
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+        self._token: EventLoopToken | None = None
+        self._pending = False
+
+    def notify(self) -> None:
+        """Wake the waiter, from any thread, without ever blocking; unheard notices are kept, as one."""
+        self._pending = True
+        token = self._token
+        if token is None:
+            return
+        native = token.native_token
+        call_soon = getattr(native, "call_soon_threadsafe", None) or getattr(native, "run_sync_soon")  # noqa: B009 - typed as object
+        try:
+            call_soon(self._set)
+        except RuntimeError:  # the loop has ended: nobody waits any more
+            self._token = None
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a notice, at most `seconds`; True if there was one."""
+        self._token = current_token()
+        self._event = anyio.Event()
+        if not self._pending:
+            with anyio.move_on_after(max(0.0, seconds)):
+                await self._event.wait()
+        self._event = None
+        noticed, self._pending = self._pending, False
+        return noticed
+
+    def _set(self) -> None:
+        if self._event is not None:
+            self._event.set()

@@ -1,0 +1,175 @@
+"""The exceptions. Those of App Engine's task queue keep their names and places in the tree.
+
+Error, the root
+├── BadTaskStateError                 a task was added twice
+├── BadTransactionStateError          transactional=True, but there is no transaction to join
+├── ConfigurationError                hookware cannot work like this: the message says what to change
+├── DuplicateTaskNameError            one name twice in one call
+├── InvalidDispatchDeadlineError
+├── InvalidQueueError
+│   └── InvalidQueueNameError
+├── InvalidQueueModeError             a pull task: there are no pull queues yet
+├── InvalidTagError
+├── InvalidTaskError
+│   ├── InvalidEtaError
+│   ├── InvalidTaskNameError
+│   ├── InvalidUrlError
+│   ├── TaskAlreadyExistsError
+│   ├── TaskTooLargeError
+│   └── TombstonedTaskError
+├── InvalidTaskRetryOptionsError
+├── PermanentTaskFailure              raised by a handler: do not try this task again
+├── SessionError
+│   ├── AmbiguousSessionError         two open sessions: say which with session=
+│   └── SecondWriterError             SQLite has one writer, and this request is already it
+├── TaskLeaseExpiredError             the task was given to another attempt; this one's writes are rolled back
+├── TooManyTasksError
+├── TransientError                    the database did not answer; adding again may work
+└── UnknownQueueError
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from hookware.core.task import NewTask
+
+
+class Error(Exception):
+    """Base of everything that hookware raises on purpose."""
+
+
+class BadTaskStateError(Error):
+    """The task is not in a state for this: it was already added."""
+
+
+class BadTransactionStateError(Error):
+    """`transactional=True` was asked for where no transaction can be joined."""
+
+
+class ConfigurationError(Error):
+    """hookware cannot work with this engine, app or option; the message says what to change."""
+
+
+class DuplicateTaskNameError(Error):
+    """Two tasks of one call have the same name."""
+
+
+class InvalidDispatchDeadlineError(Error):
+    """The dispatch deadline is out of its range."""
+
+
+class InvalidQueueError(Error):
+    """The queue is not valid."""
+
+
+class InvalidQueueNameError(InvalidQueueError):
+    """The queue's name breaks the rule for queue names."""
+
+
+class InvalidQueueModeError(Error):
+    """The task is for another kind of queue: a pull task, where only push queues exist."""
+
+
+class InvalidTagError(Error):
+    """The tag is too long."""
+
+
+class InvalidTaskError(Error):
+    """The task's arguments are wrong, or do not go together.
+
+    Attributes:
+        added: the tasks of the same call that were stored all the same, where only a taken name stood in the way.
+    """
+
+    added: tuple[NewTask, ...] = ()
+
+
+class InvalidEtaError(InvalidTaskError):
+    """The ETA is too far away."""
+
+
+class InvalidTaskNameError(InvalidTaskError):
+    """The task's name breaks the rule for task names."""
+
+
+class InvalidUrlError(InvalidTaskError):
+    """The task's URL is not a path of this app."""
+
+
+class TaskAlreadyExistsError(InvalidTaskError):
+    """A task of this name is waiting, running or dead in the queue."""
+
+
+class TaskTooLargeError(InvalidTaskError):
+    """The task is larger than the limit."""
+
+
+class TombstonedTaskError(InvalidTaskError):
+    """A task of this name has already run; the name is not free yet."""
+
+
+class InvalidTaskRetryOptionsError(Error):
+    """The retry options are out of range, or contradict each other."""
+
+
+class PermanentTaskFailure(Error):  # noqa: N818 - App Engine's name
+    """Raise it in a handler: the task is dead at once, kept, and not tried again."""
+
+
+class SessionError(Error):
+    """The task cannot join a database session."""
+
+
+class AmbiguousSessionError(SessionError):
+    """Two sessions are open in this request: say which one the task joins with `session=`."""
+
+
+class SecondWriterError(SessionError):
+    """A second session of one request wants to write to SQLite while the first one still does."""
+
+
+class TaskLeaseExpiredError(Error):
+    """The task has been given to another attempt: what this one wrote is rolled back."""
+
+
+class TooManyTasksError(Error):
+    """More tasks in one call than the limit."""
+
+
+class TransientError(Error):
+    """The database did not answer in time; adding again may work."""
+
+
+class UnknownQueueError(Error):
+    """The queue is not configured."""
+
+
+_MOST_CHARACTERS = 2000
+_MOST_LEAVES = 5
+
+
+def describe(error: BaseException) -> str:
+    """Say in bounded, storable text what an exception was, whatever its own `__str__` does."""
+    text = _said(error)
+    if isinstance(error, BaseExceptionGroup):
+        leaves = list(islice(_leaves(error), _MOST_LEAVES))
+        text = "; ".join([text, *map(_said, leaves)])
+    # Lone surrogates cannot be stored as UTF-8.
+    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()
+
+
+def _said(error: BaseException) -> str:
+    name = type(error).__qualname__
+    try:
+        text = str(error)[:_MOST_CHARACTERS]
+    except BaseException:  # noqa: BLE001 - whatever a foreign __str__ raises is about the text only
+        text = "its message cannot be shown"
+    return f"{name}: {text}" if text else name
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

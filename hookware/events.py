@@ -1,0 +1,116 @@
+"""What happened, as values: one log line each, and a place where tests can wait for them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
+from hookware.core.task import LeasedTask
+
+_logger = logging.getLogger("hookware")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A handler is about to be called."""
+
+    task: LeasedTask
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSettled:
+    """An attempt ended, and the decision about the task is stored.
+
+    `accepted` False: the lease had gone to a newer attempt, and this one's result was refused.
+    """
+
+    task: LeasedTask
+    decision: Decision
+    accepted: bool
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TasksCommitted:
+    """A transaction that carried tasks was committed in this process."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFailed:
+    """A background loop raised; it begins again after `delay_seconds`."""
+
+    loop: str
+    error: BaseException
+    delay_seconds: float
+
+
+Event = AttemptStarted | AttemptSettled | TasksCommitted | LoopFailed
+
+
+class Events:
+    """Tells subscribers, and the log, what happened. A subscriber that raises is logged, never obeyed."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Event], None]] = []
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
+        """Call `subscriber` with every event from now on, on whatever thread it happens."""
+        self._subscribers.append(subscriber)
+
+    def emit(self, event: Event) -> None:
+        """Log the event and tell the subscribers."""
+        try:
+            _log(event)
+        except Exception:
+            _logger.exception("an event could not be logged")
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:
+                _logger.exception("a subscriber failed on %s", type(event).__name__)
+
+
+def _log(event: Event) -> None:
+    match event:
+        case AttemptSettled():
+            _log_settled(event)
+        case LoopFailed():
+            _logger.error(
+                "%s failed and starts again in %.1f s: %r",
+                event.loop, event.delay_seconds, event.error, exc_info=event.error,
+            )  # fmt: skip
+        case AttemptStarted() | TasksCommitted():
+            _logger.debug("%s", event.__class__.__name__)
+
+
+def _log_settled(event: AttemptSettled) -> None:
+    level, what = _described(event)
+    task = event.task
+    _logger.log(
+        level,
+        "task %s %s %s: attempt %d %s after %.3f s",
+        task.label, task.method, task.url.partition("?")[0], task.attempt_count, what, event.duration_seconds,
+        extra={"task_id": task.id, "queue_name": task.queue_name, "attempt": task.attempt_count},
+    )  # fmt: skip
+
+
+def _described(event: AttemptSettled) -> tuple[int, str]:
+    if not event.accepted:
+        return logging.WARNING, "was refused: the task had been given to a newer attempt"
+    match event.decision:
+        case Complete():
+            return logging.INFO, "completed"
+        case Release():
+            return logging.INFO, "was given back"
+        case Retry(delay_us=delay_us, error=error):
+            return logging.WARNING, f"failed, next in {delay_us / 1e6:.1f} s ({one_line(error)})"
+        case Die(reason=reason, error=error):
+            what = f"failed for the last time [{reason}]; the task is dead ({one_line(error)})"
+            return logging.ERROR, f"{what}. inspector().run_again(id) revives it"
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Make `text` fit for one log line: no control characters, bounded."""
+    return "".join(c if c.isprintable() else " " for c in text[:limit])
