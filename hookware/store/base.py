@@ -1,0 +1,174 @@
+"""What a store must do. Its rules are tests: every store passes tests/store/contract.py.
+
+A store moves rows. It never decides when a task may run again or whether it is dead: `core` does.
+Each method is one short transaction. Time is the store's own clock (its database's), never the caller's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from hookware.core.lifecycle import Decision, State
+from hookware.core.task import Headers, Lease, LeasedTask, NewTask
+
+LATEST_US = 2**63 - 1
+"""The last moment that a store can hold: what would be later is stored as this."""
+
+MAX_ERROR_CHARACTERS = 4096
+
+
+def stored_error(text: str) -> str:
+    """Give an error's text as stores keep it: bounded, without NUL, and always encodable."""
+    return text.replace("\0", "")[:MAX_ERROR_CHARACTERS].encode("utf-8", "replace").decode()
+
+
+class AddResult(Enum):
+    """What became of one task of an `add`."""
+
+    ADDED = "added"
+    NAME_TAKEN = "name taken"
+    NAME_TOMBSTONED = "name tombstoned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A wish for work: at most `limit` due tasks, leased to `owner` for `lease_us`, none of queues in `exclude`."""
+
+    owner: str
+    limit: int
+    lease_us: int
+    exclude: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The answer to a claim.
+
+    `next_due_us`: microseconds until the next unclaimed task of a queue not excluded is due (0: already is);
+    None if nothing waits.
+    """
+
+    tasks: Sequence[LeasedTask]
+    next_due_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A decision about the task held under `lease`.
+
+    `lease_until_us`: for whoever takes a task back, the end of the lease as it saw it. If the holder has renewed the
+    lease since, it lives, and the decision is refused.
+    """
+
+    lease: Lease
+    decision: Decision
+    lease_until_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    """A stored task as people see it."""
+
+    id: int
+    queue_name: str
+    name: str | None
+    method: str
+    url: str
+    headers: Headers
+    body: bytes
+    state: State
+    eta_us: int
+    attempt_count: int
+    crash_count: int
+    last_status: int | None
+    last_error: str | None
+    dead_reason: str | None
+    owner: str | None
+
+
+class Store(Protocol):
+    """The seam between dispatching and storage."""
+
+    async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+        """Insert tasks in one transaction of the store's own; the names of those added are won at once.
+
+        A name that is taken or tombstoned leaves its task out and the others in; a waiting task takes its name even
+        before it has won it. Two of the same new name in one call: the first is added. When this returns, the added
+        tasks are durable.
+        """
+        ...
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """Lease due tasks: PENDING and ETA not after now. Never more than `limit`, never one twice.
+
+        Each claimed task has its fence and attempt count raised by one, its first attempt's time set if unset.
+        Slots are shared between queues in turn (`core.queue.share_slots`); within a queue: by ETA, then id.
+        A named task that has not won its name wins it here; if another task holds the name, it becomes DEAD
+        with the reason "duplicate" instead of being claimed. A row that cannot be decoded becomes DEAD with the
+        reason "undecodable", and the others are claimed all the same.
+        """
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Carry out decisions, each only if its lease is still the task's: LEASED under this very fence.
+
+        A Retry or Die that names `lease_until_us` also needs that to be the lease's end still.
+        False for a refused one, of which nothing at all is changed. Complete removes the task and tombstones its
+        name. Retry: PENDING, due `delay_us` from now. Release: PENDING with the ETA it had, attempt count lowered
+        by one (first attempt's time unset again if it was the first). Die: DEAD with reason, status and error.
+        A Retry or Die with `crashed` raises the crash count; a status that is not None becomes the last status.
+        Error texts are stored without NUL and cut to 4096 characters.
+        """
+        ...
+
+    async def expired(self, limit: int, owners: Sequence[str] = ()) -> list[LeasedTask]:
+        """List leased tasks whose lease has ended by now, and those leased to one of `owners`, oldest first.
+
+        Nothing is changed: settling them with their fence decides who acts. `claimed_us` of these is now.
+        """
+        ...
+
+    async def owners(self) -> list[str]:
+        """List the owners that hold leases."""
+        ...
+
+    async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
+        """Microseconds until the next PENDING task of a queue not excluded is due, 0 if one is; None: none."""
+        ...
+
+    async def prune(self) -> int:
+        """Remove what has had its time: expired tombstones, and duplicates as old as a tombstone; how many."""
+        ...
+
+    def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
+        """Prolong leases to `lease_us` from now; the ids of those that were still held under their fence.
+
+        Synchronous, because the heartbeat calls it from a thread of its own while the event loop may be blocked.
+        """
+        ...
+
+
+class Inspector(Protocol):
+    """What people ask a store, and the few things they may do by hand."""
+
+    async def get(self, task_id: int) -> TaskInfo | None:
+        """Give one task, or None if there is none (any more)."""
+        ...
+
+    async def list_tasks(
+        self, *, state: State | None = None, queue_name: str | None = None, limit: int = 100
+    ) -> list[TaskInfo]:
+        """List tasks by id, oldest first."""
+        ...
+
+    async def run_again(self, task_id: int) -> bool:
+        """Make a DEAD task PENDING and due now, as if never tried; False if it is not dead."""
+        ...
+
+    async def delete(self, task_id: int) -> bool:
+        """Remove a PENDING or DEAD task and tombstone its name; False if there is none, or it is running.
+
+        A name that another task holds stays that task's.
+        """
+        ...

@@ -1,0 +1,234 @@
+"""The store in memory: a fake that keeps the contract exactly, for tests and simulations. Nothing in it is durable."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from hookware.core.lifecycle import Complete, Die, Release, Retry, State
+from hookware.core.queue import last_turn, share_slots, turn_order
+from hookware.core.task import Lease, LeasedTask, NewTask
+from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
+from hookware.store.memory_rows import Holder, Key, Row, attempted, info, leased
+
+
+class MemoryStore:
+    """Tasks in dicts, behind a lock: `renew` comes from another thread.
+
+    Args:
+        clock_us: the time by which everything here happens.
+        fp: called with the name of each failpoint, the same ones as in the SQL store; what it raises before
+            "committed" undoes the call.
+        tombstone_us: how long the name of a finished task stays taken.
+    """
+
+    def __init__(
+        self, clock_us: Callable[[], int], *, fp: Callable[[str], None] = lambda _name: None, tombstone_us: int
+    ) -> None:
+        self._clock_us = clock_us
+        self._fp = fp
+        self._tombstone_us = tombstone_us
+        self._lock = threading.Lock()
+        self._rows: dict[int, Row] = {}
+        self._names: dict[Key, Holder] = {}
+        self._last_queue = ""
+
+    def insert(self, tasks: Iterable[NewTask]) -> None:
+        """Put tasks in as a committed transaction of the user's does: their names are not won yet."""
+        with self._lock:
+            for task in tasks:
+                self._insert(task)
+
+    async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+        """Insert tasks and win their names."""
+        self._fp("add.before")
+        with self._lock:
+            results = [self._add(task) for task in tasks]
+        self._fp("add.committed")
+        return results
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """Lease due tasks."""
+        self._fp("claim.before")
+        with self._lock:
+            self._fp("claim.updated")
+            claimed = self._claim(claim, self._clock_us())
+        self._fp("claim.committed")
+        return claimed
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Carry out decisions, fenced."""
+        self._fp("settle.before")
+        with self._lock:
+            self._fp("settle.updated")
+            now_us = self._clock_us()
+            accepted = [self._settle(one, now_us) for one in settlements]
+        self._fp("settle.committed")
+        return accepted
+
+    async def expired(self, limit: int, owners: Sequence[str] = ()) -> list[LeasedTask]:
+        """List leased tasks whose lease has ended, or whose owner is one of `owners`."""
+        with self._lock:
+            now_us = self._clock_us()
+            rows = [row for row in self._in_state(State.LEASED) if row.lease_until_us <= now_us or row.owner in owners]
+            rows.sort(key=lambda row: (row.lease_until_us, row.task.id))
+            return [leased(row, now_us) for row in rows[: max(0, limit)]]
+
+    async def owners(self) -> list[str]:
+        """List the owners that hold leases."""
+        with self._lock:
+            return sorted({row.owner for row in self._in_state(State.LEASED) if row.owner is not None})
+
+    async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
+        """Microseconds until the next PENDING task is due."""
+        with self._lock:
+            return self._next_due(exclude, self._clock_us())
+
+    async def prune(self) -> int:
+        """Remove expired tombstones and old duplicates."""
+        with self._lock:
+            now_us = self._clock_us()
+            names = [key for key, holder in self._names.items() if not holder.holds(now_us)]
+            dead = [row for row in self._in_state(State.DEAD) if row.dead_reason == "duplicate"]
+            old = [row.task.id for row in dead if row.dead_us <= now_us - self._tombstone_us]
+            for key in names:
+                del self._names[key]
+            for task_id in old:
+                del self._rows[task_id]
+            return len(names) + len(old)
+
+    def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
+        """Prolong leases that are still held."""
+        self._fp("renew.before")
+        with self._lock:
+            held = [row for row in map(self._held, leases) if row is not None]
+            for row in held:
+                self._put(replace(row, lease_until_us=min(self._clock_us() + lease_us, LATEST_US)))
+        self._fp("renew.committed")
+        return frozenset(row.task.id for row in held)
+
+    async def get(self, task_id: int) -> TaskInfo | None:
+        """Give one task."""
+        with self._lock:
+            row = self._rows.get(task_id)
+            return None if row is None else info(row)
+
+    async def list_tasks(
+        self, *, state: State | None = None, queue_name: str | None = None, limit: int = 100
+    ) -> list[TaskInfo]:
+        """List tasks by id."""
+        with self._lock:
+            infos = [info(self._rows[task_id]) for task_id in sorted(self._rows)]
+        wanted = [i for i in infos if state in (None, i.state) and queue_name in (None, i.queue_name)]
+        return wanted[: max(0, limit)]
+
+    async def run_again(self, task_id: int) -> bool:
+        """Make a DEAD task PENDING and due now."""
+        with self._lock:
+            row = self._rows.get(task_id)
+            if row is None or row.state is not State.DEAD:
+                return False
+            self._put(Row(task=row.task, eta_us=self._clock_us(), fence=row.fence))
+            return True
+
+    async def delete(self, task_id: int) -> bool:
+        """Remove a PENDING or DEAD task."""
+        with self._lock:
+            row = self._rows.get(task_id)
+            if row is None or row.state is State.LEASED:
+                return False
+            self._remove(row, self._clock_us())
+            return True
+
+    def _insert(self, task: NewTask) -> None:
+        eta_us = (self._clock_us() if task.eta_us is None else task.eta_us) + task.countdown_us
+        self._put(Row(task=task, eta_us=min(eta_us, LATEST_US)))
+
+    def _add(self, task: NewTask) -> AddResult:
+        key = None if task.name is None else (task.queue_name, task.name)
+        if key is not None:
+            holder = self._names.get(key)
+            if any(row.key == key and row.state is not State.DEAD for row in self._rows.values()):
+                return AddResult.NAME_TAKEN
+            if holder is not None and holder.holds(self._clock_us()):
+                return AddResult.NAME_TAKEN if holder.expires_us is None else AddResult.NAME_TOMBSTONED
+            self._names[key] = Holder(task.id)
+        self._insert(task)
+        return AddResult.ADDED
+
+    def _claim(self, wish: Claim, now_us: int) -> Claimed:
+        waiting: dict[str, list[Row]] = {}
+        for row in sorted(self._in_state(State.PENDING), key=lambda row: (row.eta_us, row.task.id)):
+            if row.eta_us <= now_us and row.task.queue_name not in wish.exclude:
+                waiting.setdefault(row.task.queue_name, []).append(row)
+        due = turn_order(waiting, self._last_queue)
+        shares = share_slots({name: len(waiting[name]) for name in due}, wish.limit)
+        self._last_queue = last_turn(due, shares, self._last_queue)
+        chosen = [row for name, share in shares.items() for row in waiting[name][:share]]
+        tasks = [self._lease(row, wish, now_us) for row in chosen]
+        return Claimed([task for task in tasks if task is not None], self._next_due(wish.exclude, now_us))
+
+    def _lease(self, row: Row, wish: Claim, now_us: int) -> LeasedTask | None:
+        if row.key is not None:
+            holder = self._names.get(row.key)
+            if holder is None or not holder.holds(now_us):
+                holder = self._names[row.key] = Holder(row.task.id)
+            if holder.task_id != row.task.id:
+                error = f"the name is held by task {holder.task_id}"
+                dead = replace(row, state=State.DEAD, dead_us=now_us, dead_reason="duplicate", last_error=error)
+                self._put(dead)
+                return None
+        taken = replace(
+            row,
+            state=State.LEASED,
+            fence=row.fence + 1,
+            owner=wish.owner,
+            lease_until_us=min(now_us + wish.lease_us, LATEST_US),
+            attempt_count=row.attempt_count + 1,
+            first_attempt_us=now_us if row.first_attempt_us is None else row.first_attempt_us,
+        )
+        self._put(taken)
+        return leased(taken, now_us)
+
+    def _settle(self, settlement: Settlement, now_us: int) -> bool:
+        row, decision = self._held(settlement.lease), settlement.decision
+        if row is None:
+            return False
+        takes_back = isinstance(decision, Retry | Die) and settlement.lease_until_us is not None
+        if takes_back and settlement.lease_until_us != row.lease_until_us:
+            return False
+        free = replace(row, owner=None, lease_until_us=0)
+        match decision:
+            case Complete():
+                self._remove(row, now_us)
+            case Release():
+                first_us = None if row.attempt_count <= 1 else row.first_attempt_us
+                count = row.attempt_count - 1
+                self._put(replace(free, state=State.PENDING, attempt_count=count, first_attempt_us=first_us))
+            case Retry():
+                due_us = min(now_us + decision.delay_us, LATEST_US)
+                self._put(replace(attempted(free, decision), state=State.PENDING, eta_us=due_us))
+            case Die(reason=reason):
+                dead = attempted(free, decision)
+                self._put(replace(dead, state=State.DEAD, dead_us=now_us, dead_reason=reason))
+        return True
+
+    def _remove(self, row: Row, now_us: int) -> None:
+        del self._rows[row.task.id]
+        if row.key is not None:
+            holder = self._names.get(row.key)
+            if holder is None or holder.task_id == row.task.id or not holder.holds(now_us):
+                self._names[row.key] = Holder(row.task.id, min(now_us + self._tombstone_us, LATEST_US))
+
+    def _held(self, lease: Lease) -> Row | None:
+        row = self._rows.get(lease.task_id)
+        return row if row is not None and row.state is State.LEASED and row.fence == lease.fence else None
+
+    def _next_due(self, exclude: frozenset[str], now_us: int) -> int | None:
+        etas = [row.eta_us for row in self._in_state(State.PENDING) if row.task.queue_name not in exclude]
+        return max(0, min(etas) - now_us) if etas else None
+
+    def _in_state(self, state: State) -> Iterator[Row]:
+        return (row for row in self._rows.values() if row.state is state)
+
+    def _put(self, row: Row) -> None:
+        self._rows[row.task.id] = row

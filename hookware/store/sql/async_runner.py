@@ -1,0 +1,85 @@
+"""Statements on an AsyncEngine, for databases of which only an asyncio driver is installed."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+from anyio import CapacityLimiter
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from hookware.env import Env
+from hookware.errors import TransientError
+from hookware.store.sql import sqlite
+from hookware.store.sql.conflict import is_conflict
+from hookware.store.sql.engines import copied_options
+from hookware.store.sql.runner import LIMIT_SECONDS, TimeLimit, transact
+
+T = TypeVar("T")
+
+
+class AsyncRunner:
+    """Runs on an AsyncEngine, in its event loop (asyncio only)."""
+
+    def __init__(self, engine: AsyncEngine, env: Env) -> None:
+        self._engine = engine
+        self._limit = TimeLimit(env)
+        self._writing = CapacityLimiter(1 if engine.dialect.name == "sqlite" else 4)
+        self._reading = CapacityLimiter(2)
+
+    async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+        """Run `fn` on the event loop, its statements in the driver."""
+
+        async def once() -> T:
+            async with self._writing if write else self._reading:
+                return await _run(self._engine, fn, write)
+
+        return await self._limit.bound(once)
+
+    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+        """Run `fn` in this thread, which must have no event loop: the connection gets a loop of its own."""
+        try:
+            return anyio.run(self._run_apart, fn, write)
+        except Exception as error:
+            if is_conflict(error):
+                raise TransientError(f"the database is busy: {error}") from error
+            raise
+
+    def hurry(self, seconds: float) -> None:
+        """Give the calls of `run` at most `seconds`, from now or from their begin, until `relax`."""
+        self._limit.hurry(seconds)
+
+    def relax(self) -> None:
+        """Give calls their usual time again."""
+        self._limit.relax()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        with anyio.move_on_after(LIMIT_SECONDS, shield=True):
+            await self._engine.dispose()
+
+    async def _run_apart(self, fn: Callable[[Connection], T], write: bool) -> T:
+        # A connection of an asyncio driver belongs to the loop that opened it: none is kept.
+        engine = own_async_engine(self._engine, pooled=False)
+        try:
+            with anyio.fail_after(LIMIT_SECONDS):
+                return await _run(engine, fn, write)
+        finally:
+            await engine.dispose()
+
+
+def own_async_engine(user_engine: AsyncEngine, *, pooled: bool = True) -> AsyncEngine:
+    """Give an AsyncEngine with connections of its own; not pooled, it may be used in any one event loop."""
+    engine = user_engine.sync_engine
+    # The creator holds connect_args, which the URL does not.
+    pool = engine.pool.recreate() if pooled else NullPool(engine.pool._creator, dialect=engine.dialect)
+    own = create_async_engine(engine.url, pool=pool, execution_options=copied_options(engine))
+    if own.dialect.name == "sqlite":
+        sqlite.configure(own.sync_engine)
+    return own
+
+
+async def _run(engine: AsyncEngine, fn: Callable[[Connection], T], write: bool) -> T:
+    async with engine.connect() as connection:
+        return await connection.run_sync(transact, fn, write)

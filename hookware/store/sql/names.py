@@ -1,0 +1,121 @@
+"""Names of tasks: who holds one, winning it, and its tombstone."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hookware.store.base import AddResult
+from hookware.store.sql.read import LEASED, PENDING, chunks
+from hookware.store.sql.tables import name_table, task_table
+
+_names = name_table.c
+_tasks = task_table.c
+
+Key = tuple[str, str]
+"""A queue's name and a task's name."""
+
+
+class Wish(NamedTuple):
+    """The wish of a task for a name in its queue."""
+
+    queue_name: str
+    name: str
+    task_id: int
+
+    @property
+    def key(self) -> Key:
+        """What is unique."""
+        return self.queue_name, self.name
+
+
+def taken(connection: Connection, keys: Iterable[Key], now_us: int) -> dict[Key, AddResult]:
+    """Say which names cannot be added, and why; a waiting task takes its name before it has won it."""
+    answers: dict[Key, AddResult] = {}
+    for queue_name, names in _by_queue(keys).items():
+        for some in chunks(names):
+            waiting = select(_tasks.name).where(_tasks.queue_name == queue_name, _tasks.name.in_(some))
+            for condition in (PENDING, LEASED):
+                for (name,) in connection.execute(waiting.where(condition)):
+                    answers[queue_name, name] = AddResult.NAME_TAKEN
+        for name, (_holder, expires_us) in _held(connection, queue_name, names, now_us).items():
+            live = expires_us is None
+            answers[queue_name, name] = AddResult.NAME_TAKEN if live else AddResult.NAME_TOMBSTONED
+    return answers
+
+
+def win(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict[Key, int]:
+    """Give each free name to the first task that wishes for it; whose each name is now, tombstones included."""
+    holders: dict[Key, int] = {}
+    for queue_name, names in _by_queue(wish.key for wish in wishes).items():
+        for name, (task_id, _expires_us) in _held(connection, queue_name, names, now_us).items():
+            holders[queue_name, name] = task_id
+    free: dict[Key, Wish] = {}
+    for wish in wishes:
+        if wish.key not in holders:
+            free.setdefault(wish.key, wish)
+    if free:
+        holders |= _insert(connection, [free[key] for key in sorted(free)], now_us)
+    return holders
+
+
+def tombstone(connection: Connection, wishes: Sequence[Wish], expires_us: int, now_us: int) -> None:
+    """Let the names of tasks that are gone stay taken until `expires_us`, unless another task holds them."""
+    if not wishes:
+        return
+    statement = _upsert(connection)
+    excluded = statement.excluded
+    mine = (_names.task_id == excluded.task_id) | (_names.expires_us <= bindparam("now_us"))
+    statement = statement.on_conflict_do_update(
+        index_elements=[_names.queue_name, _names.name],
+        set_={"task_id": excluded.task_id, "expires_us": excluded.expires_us},
+        where=mine,
+    )
+    connection.execute(statement, [{**wish._asdict(), "expires_us": expires_us, "now_us": now_us} for wish in wishes])
+
+
+def tombstone_name(connection: Connection, task_id: int, expires_us: int) -> None:
+    """Let the name that a task won, if it has one, stay taken until `expires_us`."""
+    connection.execute(update(name_table).where(_names.task_id == task_id).values(expires_us=expires_us))
+
+
+def _insert(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict[Key, int]:
+    # A concurrent transaction may win the name first: then no row comes back for it.
+    statement = _upsert(connection)
+    statement = statement.on_conflict_do_update(
+        index_elements=[_names.queue_name, _names.name],
+        set_={"task_id": statement.excluded.task_id, "expires_us": None},
+        where=_names.expires_us <= now_us,
+    )
+    rows = connection.execute(
+        statement.returning(_names.queue_name, _names.name, _names.task_id),
+        [{**wish._asdict(), "expires_us": None} for wish in wishes],
+    )
+    return {(row.queue_name, row.name): row.task_id for row in rows}
+
+
+def _held(
+    connection: Connection, queue_name: str, names: Sequence[str], now_us: int
+) -> dict[str, tuple[int, int | None]]:
+    unexpired = _names.expires_us.is_(None) | (_names.expires_us > now_us)
+    answers: dict[str, tuple[int, int | None]] = {}
+    for some in chunks(names):
+        statement = select(_names.name, _names.task_id, _names.expires_us).where(
+            _names.queue_name == queue_name, _names.name.in_(some), unexpired
+        )
+        answers.update({row.name: (row.task_id, row.expires_us) for row in connection.execute(statement)})
+    return answers
+
+
+def _by_queue(keys: Iterable[Key]) -> dict[str, list[str]]:
+    queues: dict[str, list[str]] = {}
+    for queue_name, name in dict.fromkeys(keys):
+        queues.setdefault(queue_name, []).append(name)
+    return queues
+
+
+def _upsert(connection: Connection) -> "sqlite.Insert | postgresql.Insert":
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(name_table)
+    return postgresql.insert(name_table)

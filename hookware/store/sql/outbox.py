@@ -1,0 +1,270 @@
+"""The database of one Hookware as enqueue sees it: whose engine, which store, and whom to wake."""
+
+import logging
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from hookware.config import Config
+from hookware.core.task import Draft, NewTask
+from hookware.env import Env, in_event_loop_or_its_thread, on_asyncio
+from hookware.errors import (
+    ConfigurationError,
+    InvalidTaskError,
+    TaskAlreadyExistsError,
+    TaskTooLargeError,
+    TombstonedTaskError,
+)
+from hookware.events import Events, TasksCommitted
+from hookware.store.base import AddResult
+from hookware.store.sql import sqlite
+from hookware.store.sql.engines import engine_of, own_engine
+from hookware.store.sql.runner import ThreadRunner
+from hookware.store.sql.selftest import check_atomicity
+from hookware.store.sql.store import SQLStore
+from hookware.store.sql.tables import TaskRow
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+_logger = logging.getLogger("hookware")
+_installed: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
+
+
+class Outbox:
+    """Where the tasks of one Hookware go.
+
+    Making one opens no connection (a server may fork after it); `prepare` does, once.
+
+    Attributes:
+        on_committed: called after each commit of tasks in this process; wakes the dispatcher.
+        seen: whether a lifespan has passed through.
+        running: whether it still runs; None before it began.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine | AsyncEngine | URL | str",
+        *,
+        env: Env,
+        config: Config,
+        events: Events,
+        on_begin: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.engine: Engine | AsyncEngine = engine_of(engine)
+        self._made_engine = self.engine is not engine
+        self.is_async = not isinstance(self.engine, Engine)
+        self.sync_engine: Engine = self.engine if isinstance(self.engine, Engine) else self.engine.sync_engine
+        self.env, self.config, self.events = env, config, events
+        self.tombstone_us = int(config.tombstone_seconds * 1_000_000)
+        self.on_committed: Callable[[], None] = lambda: None
+        if self.sync_engine.dialect.name == "sqlite":
+            sqlite.configure(self.sync_engine, on_begin=on_begin)
+        self._own_engine = own_engine(self.engine)
+        self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
+        self.runner = ThreadRunner(self._own_engine, env, self.write_lock)
+        self.store = SQLStore(self.runner, env.now_us, env=env, tombstone_us=self.tombstone_us)
+        self.open_limiter = anyio.CapacityLimiter(40)
+        self.commit_limiter = anyio.CapacityLimiter(40)
+        self.rollback_limiter = anyio.CapacityLimiter(40)
+        # Handlers that overran their deadline hold a thread until they return: others must not wait for it.
+        self.handler_limiter = anyio.CapacityLimiter(config.concurrency + 40)
+        self.seen = False
+        self.running: bool | None = None
+        self._said: set[str] = set()
+        self._prepared = False
+        self._preparing = anyio.Lock()
+        _installed.add(self)
+
+    def start_over(self) -> None:
+        """Forget the connections and locks of the process that this one was forked from, without closing them."""
+        self.sync_engine.dispose(close=False)
+        self._own_engine.dispose(close=False)
+        if self.write_lock is not None:
+            self.write_lock.start_over()
+
+    def __del__(self) -> None:
+        # For those who add tasks without a lifespan that ends: nobody else would close these connections.
+        if hasattr(self, "_own_engine"):
+            self._own_engine.dispose()
+
+    def now_us(self) -> int:
+        """The database's time. SQLite has none of its own that every version can give: it is this host's."""
+        return self.env.now_us()
+
+    @property
+    def address(self) -> str:
+        """The database's URL without its password, for messages."""
+        return self.sync_engine.url.render_as_string(hide_password=True)
+
+    def owns(self, session: Session) -> bool:
+        """Say whether a session writes tasks to this database."""
+        try:
+            bind = session.get_bind(mapper=TaskRow)
+        except SQLAlchemyError:
+            return False
+        return self.owns_engine(bind.engine)
+
+    def owns_engine(self, engine: Engine) -> bool:
+        """Say whether an engine, or a clone of it with other options, is this database's."""
+        return engine.pool is self.sync_engine.pool
+
+    def new_task(self, draft: Draft) -> NewTask:
+        """Give a draft its id and the configured defaults."""
+        size = len(draft.body)
+        if size > self.config.max_body_bytes:
+            raise TaskTooLargeError(
+                f"the payload has {size} bytes; the limit is {self.config.max_body_bytes}: store large data "
+                "elsewhere, and send its key"
+            )
+        deadline_us = draft.deadline_us
+        if deadline_us is None:
+            deadline_us = int(self.config.dispatch_deadline_seconds * 1_000_000)
+        return NewTask(
+            id=self.env.new_id(),
+            queue_name=draft.queue_name,
+            name=draft.name,
+            method=draft.method,
+            url=draft.url,
+            headers=draft.headers,
+            body=draft.body,
+            eta_us=draft.eta_us,
+            countdown_us=draft.countdown_us,
+            retry=draft.retry,
+            deadline_us=deadline_us,
+        )
+
+    async def prepare(self) -> None:
+        """Make the tables if asked to, and test that the user's engine can roll back; once.
+
+        Raises:
+            ConfigurationError: the database cannot be used like this; the message says what to change.
+        """
+        async with self._preparing:
+            if self._prepared:
+                return
+            try:
+                await self.store.prepare(self.config.create_tables)
+                await self._self_test()
+            except DBAPIError as error:
+                raise ConfigurationError(
+                    f"the database {self.address} cannot be used: {error.orig}. Check the URL, that its folder "
+                    "exists, that this user may create and write there, and that hookware's tables, if "
+                    "you make them, are those of this version"
+                ) from error
+            self._prepared = True
+
+    async def _self_test(self) -> None:
+        if self.is_async:
+            if not on_asyncio():
+                raise ConfigurationError(
+                    "an AsyncEngine needs asyncio, and this server runs trio: give Hookware a synchronous Engine, or "
+                    "run the server on asyncio"
+                )
+            async with self.engine.connect() as connection:  # type: ignore[union-attr]  # is_async says which
+                await connection.run_sync(check_atomicity)
+        else:
+            await anyio.to_thread.run_sync(check_atomicity, self.sync_engine)
+
+    async def add(self, tasks: Sequence[NewTask]) -> None:
+        """Add tasks in a transaction of their own; durable on return."""
+        await self.prepare()
+        self._added(tasks, await self.store.add(tasks))
+
+    def add_blocking(self, tasks: Sequence[NewTask]) -> None:
+        """Do the same from synchronous code, blocking its thread for one commit."""
+        if not self._prepared:
+            self.store.prepare_blocking(self.config.create_tables)
+        self._added(tasks, self.store.add_blocking(tasks))
+
+    def _added(self, tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
+        self.committed(results.count(AddResult.ADDED))
+        _raise_for(tasks, results)
+
+    def warn_once(self, topic: str, text: str) -> None:
+        """Log a warning the first time its topic comes up."""
+        if topic not in self._said:
+            self._said.add(topic)
+            _logger.warning("%s", text)
+
+    def complain_if_bypassed(self) -> None:
+        """Say it loudly, once, if tasks are added in a server whose requests do not pass through Hookware."""
+        if not self.seen and self.config.dispatch and "bypassed" not in self._said and in_event_loop_or_its_thread():
+            self._said.add("bypassed")
+            _logger.error(
+                "a task was added, but neither a request nor the lifespan has passed through Hookware: the server "
+                "seems to run the app that it wraps. Serve the wrapped one, or use app.add_middleware(Hookware, ...). "
+                "Until then tasks are not part of the request's transaction, and nobody dispatches them here"
+            )
+
+    def committed(self, count: int) -> None:
+        """Tell that `count` tasks were committed here. Never blocks, never raises."""
+        if count:
+            self.events.emit(TasksCommitted(count))
+            self.on_committed()
+
+    async def close(self) -> None:
+        """Give hookware's own connections back."""
+        self.running = False
+        await self.store.close()
+        if self._made_engine:
+            await self._dispose_engine()
+
+    async def _dispose_engine(self) -> None:
+        if isinstance(self.engine, Engine):
+            await anyio.to_thread.run_sync(self.engine.dispose)
+        else:
+            await self.engine.dispose()
+
+
+def _start_over() -> None:
+    """After a fork, leave the parent its connections and its locks: the child has none of them."""
+    for outbox in list(_installed):
+        outbox.start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over)
+
+
+def the_outbox() -> Outbox:
+    """Give the one Hookware of this process, for an `add` outside of any request: the one whose lifespan runs."""
+    running = [outbox for outbox in _installed if outbox.running]
+    match running or [outbox for outbox in _installed if outbox.running is None]:
+        case [outbox]:
+            return outbox
+        case []:
+            raise ConfigurationError(
+                "there is no Hookware in this process. app.add_middleware(Hookware, ...) makes it when the server "
+                "starts; in a script, write `hookware = Hookware(engine=engine, dispatch=False)` before adding tasks"
+            )
+        case several:
+            raise ConfigurationError(
+                f"{len(several)} Hookware instances are in this process, and this is no request of one of them: "
+                "pass session= or connection= to say whose database the task goes to"
+            )
+
+
+def outbox_of(engine: Engine) -> Outbox | None:
+    """Give the Hookware that dispatches from the database of `engine`."""
+    return next((outbox for outbox in _installed if outbox.owns_engine(engine)), None)
+
+
+def _raise_for(tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
+    """Raise for the last name that was taken, as App Engine does: the others are added all the same."""
+    error: InvalidTaskError | None = None
+    for task, result in zip(tasks, results, strict=True):
+        where = f"the name {task.name!r} in queue {task.queue_name!r}"
+        if result is AddResult.NAME_TAKEN:
+            error = TaskAlreadyExistsError(f"{where} belongs to a task that still exists; the task was not added")
+        elif result is AddResult.NAME_TOMBSTONED:
+            error = TombstonedTaskError(f"{where} belonged to a task that has run; the task was not added")
+    if error is not None:
+        error.added = tuple(task for task, result in zip(tasks, results, strict=True) if result is AddResult.ADDED)
+        raise error

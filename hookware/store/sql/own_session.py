@@ -1,0 +1,184 @@
+"""The request's own session: what a handler writes through it commits together with the task's completion.
+
+It is bound to one connection whose transaction only hookware ends. A `commit()` by the handler ends a savepoint
+inside it, so that a handler which commits and then fails leaves nothing behind.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlmodel
+from sqlalchemy import Connection, Engine, RootTransaction
+from sqlalchemy.exc import SQLAlchemyError
+
+from hookware.errors import SessionError
+from hookware.store.sql import sqlite
+from hookware.store.sql.sqlite import WriteLock
+
+if TYPE_CHECKING:
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+
+FINISHED: Final = (
+    "the request's own session is finished: it was committed before the response left. "
+    "Open a session of your own for work after the response"
+)
+
+
+class OwnSession(sqlmodel.Session):
+    """A session whose connection is taken at its first statement, and given back when hookware ends it.
+
+    Args:
+        engine: the user's engine.
+        turns: the line of this process's writers, on SQLite.
+        takes_turn: begin as a writer at the first statement, reads included, as a task does: what it reads is then
+            still true when it writes. Else only the first write begins the transaction.
+        on_begin: asked before a writing transaction begins; it may refuse.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        turns: WriteLock | None = None,
+        takes_turn: bool = False,
+        on_begin: Callable[[Connection, object | None], None] | None = None,
+        **options: Any,
+    ) -> None:
+        options.pop("bind", None)
+        super().__init__(join_transaction_mode="create_savepoint", **options)
+        self._engine = engine
+        self._turns = turns
+        self._takes_turn = takes_turn
+        self._on_begin = on_begin
+        self._has_turn = False
+        self._own_connection: Connection | None = None
+        self._own_transaction: RootTransaction | None = None
+        self._finished = False
+        self.task_count = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session holds a connection."""
+        return self._own_connection is not None
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was asked of the database, or waits to be written."""
+        return self.connected or self._has_changes
+
+    @property
+    def _has_changes(self) -> bool:
+        return bool(self.new or self.dirty or self.deleted)
+
+    def open(self, line: object | None = None) -> Connection:
+        """Give the session's connection, in its transaction; `line` is whose doing it is, if another thread's."""
+        if self._finished:
+            raise SessionError(FINISHED)
+        if self._own_connection is None:
+            connection = self._own_connection = self._engine.connect()
+            try:
+                self._own_transaction = connection.begin()
+                if self._takes_turn:
+                    self._take_turn(connection, line)
+            except BaseException:
+                self._drop_connection()
+                raise
+        return self._own_connection
+
+    def get_bind(self, *_args: Any, **_options: Any) -> Connection:
+        """Give the one connection for every mapper."""
+        return self.open()
+
+    def commit_all(
+        self,
+        rows: Sequence[object],
+        complete: Callable[[Connection], None] | None,
+        committed: Callable[[], None],
+        line: object | None = None,
+    ) -> None:
+        """Write what waits, then `rows`, then `complete`, and commit the lot; roll the lot back if any fails.
+
+        `committed` is called as soon as it is durable, before others have their turn.
+        """
+        try:
+            connection = self.open(line)
+            writes = bool(rows) or complete is not None or self._has_changes
+            if writes and connection.dialect.name == "sqlite" and not sqlite.in_transaction(connection):
+                self._take_turn(connection, line)
+            self.add_all(rows)
+            self.task_count += len(rows)
+            self.commit()
+            if complete is not None:
+                complete(connection)
+            if self._own_transaction is not None:
+                self._own_transaction.commit()
+            committed()
+        except BaseException:
+            self.discard()
+            raise
+        self._release()
+
+    def discard(self) -> None:
+        """Roll everything back; nothing is held afterwards, whatever the database says."""
+        transaction = self._own_transaction
+        try:
+            if transaction is not None and transaction.is_active:
+                transaction.rollback()
+        except SQLAlchemyError:
+            self._invalidate()
+        finally:
+            self._release()
+
+    def _take_turn(self, connection: Connection, line: object | None) -> None:
+        if connection.dialect.name != "sqlite":
+            return
+        if self._on_begin is not None:
+            self._on_begin(connection, line)
+        if self._turns is not None:
+            self._turns.acquire()
+            self._has_turn = True
+        sqlite.begin_immediate(connection)
+
+    def _release(self) -> None:
+        self._finished = True
+        try:
+            self.close()
+        except SQLAlchemyError:
+            self._invalidate()
+        finally:
+            self._drop_connection()
+
+    def _invalidate(self) -> None:
+        """Throw a broken connection away: the database rolls back what was on it."""
+        if self._own_connection is not None:
+            self._own_connection.invalidate()
+
+    def _drop_connection(self) -> None:
+        connection, self._own_connection = self._own_connection, None
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if self._has_turn and self._turns is not None:
+                self._has_turn = False
+                self._turns.release()
+
+
+def new_async_session(
+    engine: Engine, on_begin: Callable[[Connection, object | None], None], *, takes_turn: bool
+) -> "tuple[AsyncSession, OwnSession]":
+    """Make an AsyncSession around an `OwnSession`; `engine` is the AsyncEngine's `sync_engine`.
+
+    It takes no place in the line of writers: it would wait there on the event loop.
+    """
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+    class AsyncOwnSession(AsyncSession):
+        sync_session_class = OwnSession
+
+    session = AsyncOwnSession(engine=engine, on_begin=on_begin, takes_turn=takes_turn, expire_on_commit=False)
+    inner = session.sync_session
+    if not isinstance(inner, OwnSession):
+        raise TypeError(f"expected an OwnSession inside the AsyncSession, got {inner!r}")
+    return session, inner

@@ -1,0 +1,135 @@
+"""Tasks to rows and back. A row that does not decode raises ValueError: one bad row must not hold up the others."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from sqlalchemy import RowMapping
+
+from hookware.core.lifecycle import State
+from hookware.core.retry import RetryOptions
+from hookware.core.task import Headers, LeasedTask, NewTask
+from hookware.store.base import LATEST_US, TaskInfo
+from hookware.store.sql.tables import TaskRow
+
+
+def to_row(task: NewTask, now_us: int) -> dict[str, object]:
+    """Give the column values of a new task; `now_us` is the database's time."""
+    return {
+        "id": task.id,
+        "queue_name": task.queue_name,
+        "name": task.name,
+        "method": task.method,
+        "url": task.url,
+        "headers": json.dumps(task.headers),
+        "body": task.body,
+        "retry_options": None if task.retry is None else json.dumps(asdict(task.retry)),
+        "deadline_us": task.deadline_us,
+        "created_us": now_us,
+        "eta_us": min((now_us if task.eta_us is None else task.eta_us) + task.countdown_us, LATEST_US),
+        "state": int(State.PENDING),
+        "fence": 0,
+        "attempt_count": 0,
+        "crash_count": 0,
+    }
+
+
+def to_object(task: NewTask, now_us: int) -> TaskRow:
+    """Give the same as an object that a Session can hold."""
+    row = TaskRow()
+    for name, value in to_row(task, now_us).items():
+        setattr(row, name, value)
+    return row
+
+
+def to_leased(row: RowMapping | Mapping[str, object], now_us: int) -> LeasedTask:
+    """Give the leased task that a row describes; raise ValueError if the row is damaged."""
+    try:
+        return LeasedTask(
+            id=_int(row["id"]),
+            fence=_int(row["fence"]),
+            queue_name=_str(row["queue_name"]),
+            name=_optional_str(row["name"]),
+            method=_str(row["method"]),
+            url=_str(row["url"]),
+            headers=_headers(row["headers"]),
+            body=_bytes(row["body"]),
+            eta_us=_int(row["eta_us"]),
+            attempt_count=_int(row["attempt_count"]),
+            crash_count=_int(row["crash_count"]),
+            first_attempt_us=_int(row["first_attempt_us"]),
+            claimed_us=now_us,
+            last_status=_optional_int(row["last_status"]),
+            retry=_retry(row["retry_options"]),
+            deadline_us=_int(row["deadline_us"]),
+            lease_until_us=_int(row["lease_until_us"]),
+        )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"the stored task cannot be decoded: {error}") from error
+
+
+def to_info(row: RowMapping | Mapping[str, object]) -> TaskInfo:
+    """Give a stored task as people see it; what does not decode is shown empty."""
+    try:
+        headers = _headers(row["headers"])
+    except (ValueError, TypeError, RecursionError):
+        headers = ()
+    return TaskInfo(
+        id=_int(row["id"]),
+        queue_name=str(row["queue_name"] or ""),
+        name=_optional_str(row["name"]),
+        method=str(row["method"] or ""),
+        url=str(row["url"] or ""),
+        headers=headers,
+        body=row["body"] if isinstance(row["body"], bytes) else b"",
+        state=State(_int(row["state"])),
+        eta_us=_int(row["eta_us"]),
+        attempt_count=_int(row["attempt_count"]),
+        crash_count=_int(row["crash_count"]),
+        last_status=_optional_int(row["last_status"]),
+        last_error=_optional_str(row["last_error"]),
+        dead_reason=_optional_str(row["dead_reason"]),
+        owner=_optional_str(row["owner"]),
+    )
+
+
+def _int(value: object) -> int:
+    if isinstance(value, int):
+        return value
+    raise TypeError(f"expected a whole number, got {type(value).__name__}")
+
+
+def _optional_int(value: object) -> int | None:
+    return None if value is None else _int(value)
+
+
+def _str(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"expected text, got {type(value).__name__}")
+
+
+def _optional_str(value: object) -> str | None:
+    return None if value is None else _str(value)
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"expected bytes, got {type(value).__name__}")
+
+
+def _headers(value: object) -> Headers:
+    pairs = json.loads(_str(value))
+    if not isinstance(pairs, list):
+        raise TypeError("expected a list of headers")
+    return tuple((_str(name), _str(text)) for name, text in pairs)
+
+
+def _retry(value: object) -> RetryOptions | None:
+    if value is None:
+        return None
+    fields = json.loads(_str(value))
+    if not isinstance(fields, dict):
+        raise TypeError("expected an object of retry options")
+    return RetryOptions(**fields)

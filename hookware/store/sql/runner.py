@@ -1,0 +1,158 @@
+"""Where statements run: each call is one transaction of its own, off the event loop, with an end in time."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy import Connection, Engine
+
+from hookware.env import Env
+from hookware.errors import TransientError
+from hookware.store.sql.conflict import is_conflict
+from hookware.store.sql.sqlite import WriteLock, begin_immediate
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 10.0
+"""How long a transaction that met another one is tried again."""
+
+LIMIT_SECONDS = 20.0
+"""How long a call may take in all, waiting for its turn included."""
+
+_LONGEST_PAUSE_SECONDS = 0.2
+
+
+class Runner(Protocol):
+    """Runs a function of a connection in a transaction: committed when it returns, rolled back when it raises."""
+
+    async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+        """Run `fn`, again if it conflicts with another transaction; TransientError if that does not end.
+
+        Cancelling waits for the transaction's end, so that a claim is never lost half-way.
+        """
+        ...
+
+    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+        """Run `fn` once, in the thread that calls: for the heartbeat and for synchronous code."""
+        ...
+
+    def hurry(self, seconds: float) -> None:
+        """Give the calls of `run` at most `seconds`, from now or from their begin, until `relax`: for a shutdown.
+
+        Cancelling cannot: it waits for the transaction's end.
+        """
+        ...
+
+    def relax(self) -> None:
+        """Give calls their usual time again."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class ThreadRunner:
+    """Runs on a synchronous engine, in worker threads of any event loop."""
+
+    def __init__(self, engine: Engine, env: Env, write_lock: WriteLock | None = None) -> None:
+        self._engine = engine
+        self._limit = TimeLimit(env)
+        self._write_lock = write_lock
+        # Its own limiters: whatever else the app does in threads never delays a claim. SQLite has one writer, and
+        # waiting in line here is fairer than its busy timeout.
+        self._writing = CapacityLimiter(1 if engine.dialect.name == "sqlite" else 4)
+        self._reading = CapacityLimiter(2)
+
+    async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+        """Run `fn` in a worker thread."""
+        limiter = self._writing if write else self._reading
+
+        async def once() -> T:
+            return await to_thread.run_sync(self._run, fn, write, limiter=limiter, abandon_on_cancel=True)
+
+        return await self._limit.bound(once)
+
+    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+        """Run `fn` in this thread."""
+        try:
+            return self._run(fn, write)
+        except Exception as error:
+            if is_conflict(error):
+                raise TransientError(f"the database is busy: {error}") from error
+            raise
+
+    def hurry(self, seconds: float) -> None:
+        """Give the calls of `run` at most `seconds`, from now or from their begin, until `relax`."""
+        self._limit.hurry(seconds)
+
+    def relax(self) -> None:
+        """Give calls their usual time again."""
+        self._limit.relax()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        with anyio.move_on_after(LIMIT_SECONDS, shield=True):
+            await to_thread.run_sync(self._engine.dispose, limiter=CapacityLimiter(1), abandon_on_cancel=True)
+
+    def _run(self, fn: Callable[[Connection], T], write: bool) -> T:
+        lock = self._write_lock if write else None
+        if lock is not None:
+            lock.acquire()
+        try:
+            with self._engine.connect() as connection:
+                return transact(connection, fn, write)
+        finally:
+            if lock is not None:
+                lock.release()
+
+
+def transact(connection: Connection, fn: Callable[[Connection], T], write: bool) -> T:
+    """Run `fn` in a transaction of `connection`; one that writes takes SQLite's lock at its beginning."""
+    with connection.begin():
+        if write and connection.dialect.name == "sqlite":
+            begin_immediate(connection)
+        return fn(connection)
+
+
+class TimeLimit:
+    """How long the calls of one runner may take: `LIMIT_SECONDS`, or less in a hurry."""
+
+    def __init__(self, env: Env) -> None:
+        self._env = env
+        self._seconds = LIMIT_SECONDS
+        self._on_their_way: set[anyio.CancelScope] = set()
+
+    def hurry(self, seconds: float) -> None:
+        """Let calls on their way end within `seconds` from now, and those to come within `seconds` of their begin."""
+        self._seconds = min(self._seconds, seconds)
+        latest = anyio.current_time() + seconds
+        for scope in self._on_their_way:
+            scope.deadline = min(scope.deadline, latest)
+
+    def relax(self) -> None:
+        """Give calls to come their usual time again."""
+        self._seconds = LIMIT_SECONDS
+
+    async def bound(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Await `once`, again after conflicts, within the limits of a call."""
+        began, retry_until = anyio.current_time(), self._env.monotonic() + RETRY_SECONDS
+        with anyio.move_on_after(self._seconds, shield=True) as scope:
+            self._on_their_way.add(scope)
+            try:
+                return await self._through_conflicts(once, retry_until)
+            finally:
+                self._on_their_way.discard(scope)
+        raise TransientError(f"the database did not answer within {anyio.current_time() - began:.1f} s")
+
+    async def _through_conflicts(self, once: Callable[[], Awaitable[T]], retry_until: float) -> T:
+        while True:
+            try:
+                return await once()
+            except Exception as error:
+                if not is_conflict(error):
+                    raise
+                if self._env.monotonic() >= retry_until:
+                    raise TransientError(f"the database stayed busy for {RETRY_SECONDS:.0f} s: {error}") from error
+            await self._env.sleep(_LONGEST_PAUSE_SECONDS * self._env.random())

@@ -1,0 +1,86 @@
+"""Proof, at start-up, that a rollback of the user's engine takes tasks with it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, delete, insert, select
+
+from hookware.core.lifecycle import State
+from hookware.core.task import NewTask
+from hookware.errors import ConfigurationError
+from hookware.store.sql.rows import to_row
+from hookware.store.sql.tables import task_table
+
+QUEUE_NAME = "hookware-self-test"
+
+_PLAIN_ID, _SAVEPOINT_ID = -1, -2
+_columns = task_table.c
+
+
+def check_atomicity(bind: Engine | Connection) -> None:
+    """Roll back an insert, and one in a released savepoint, and see whether anything stays.
+
+    Args:
+        bind: the user's engine; or, from `AsyncConnection.run_sync`, a connection of it that is in no transaction.
+
+    Raises:
+        ConfigurationError: something stayed, or the database lives in one connection only.
+    """
+    _refuse_memory(bind)
+    try:
+        leaks = list(_leaks(bind))
+    finally:
+        with _connection(bind) as connection, connection.begin():
+            connection.execute(delete(task_table).where(_columns.id.in_([_PLAIN_ID, _SAVEPOINT_ID])))
+    if leaks:
+        raise ConfigurationError(
+            f"a row survived the rollback of its transaction ({' and '.join(leaks)}), so a task would run although "
+            "its request failed. Take isolation_level= (AUTOCOMMIT) and event listeners that begin or commit "
+            "transactions away from the engine, and give the engine to Hookware before it is used"
+        )
+
+
+def _leaks(bind: Engine | Connection) -> Iterator[str]:
+    with _connection(bind) as connection:
+        with connection.begin() as transaction:
+            _insert(connection, _PLAIN_ID)
+            transaction.rollback()
+        with connection.begin() as transaction:
+            with connection.begin_nested():
+                _insert(connection, _SAVEPOINT_ID)
+            transaction.rollback()
+    with _connection(bind) as connection:
+        left = set(connection.execute(select(_columns.id).where(_columns.queue_name == QUEUE_NAME)).scalars())
+        connection.rollback()
+    if _PLAIN_ID in left:
+        yield "plain"
+    if _SAVEPOINT_ID in left:
+        yield "with a released savepoint"
+
+
+def _insert(connection: Connection, task_id: int) -> None:
+    task = NewTask(id=task_id, queue_name=QUEUE_NAME, name=None, method="POST", url="/", headers=(), body=b"", eta_us=0)
+    # DEAD, so that nobody runs it should it stay.
+    connection.execute(insert(task_table), {**to_row(task, 0), "state": int(State.DEAD), "dead_us": 0})
+
+
+def _refuse_memory(bind: Engine | Connection) -> None:
+    with _connection(bind) as connection:
+        if connection.dialect.name != "sqlite":
+            return
+        files = {name: file for _number, name, file in connection.exec_driver_sql("PRAGMA database_list")}
+        connection.rollback()
+    if not files["main"]:
+        raise ConfigurationError(
+            "the engine's creator gives a database in memory, which hookware's own connections cannot see: "
+            'use a file, "sqlite:///app.db"'
+        )
+
+
+@contextmanager
+def _connection(bind: Engine | Connection) -> Iterator[Connection]:
+    if isinstance(bind, Connection):
+        yield bind
+    else:
+        with bind.connect() as connection:
+            yield connection

@@ -1,0 +1,131 @@
+"""Settling: what a decision does to the row, fenced, many in few statements."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, bindparam, case, delete, func, select, update
+
+from hookware.core.lifecycle import Complete, Die, Release, Retry, State
+from hookware.core.task import Lease
+from hookware.store.base import LATEST_US, Settlement, stored_error
+from hookware.store.sql.names import Wish, tombstone, tombstone_name
+from hookware.store.sql.read import LEASED, chunks, held
+from hookware.store.sql.tables import task_table
+
+__all__ = ["complete", "renew", "settle", "tombstone_name"]
+
+_columns = task_table.c
+_ENDED: Mapping[str, None] = {"owner": None, "lease_until_us": None}
+
+_under_lease = update(task_table).where(
+    _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), LEASED
+)
+_attempted = _under_lease.values(
+    crash_count=_columns.crash_count + bindparam("crashed"),
+    last_status=func.coalesce(bindparam("status"), _columns.last_status),
+    last_error=bindparam("error"),
+    **_ENDED,
+)
+_RETRY = _attempted.values(state=int(State.PENDING), eta_us=bindparam("due_us"))
+_DIE = _attempted.values(state=int(State.DEAD), dead_us=bindparam("died_us"), dead_reason=bindparam("reason"))
+
+
+def settle(connection: Connection, settlements: Sequence[Settlement], now_us: int, tombstone_us: int) -> list[bool]:
+    """Carry out decisions; which of them were accepted."""
+    wanted: dict[Lease, Settlement] = {}
+    for settlement in settlements:
+        wanted.setdefault(settlement.lease, settlement)
+    completes = [one.lease for one in wanted.values() if isinstance(one.decision, Complete)]
+    releases = [one.lease for one in wanted.values() if isinstance(one.decision, Release)]
+    attempts = [one for one in wanted.values() if isinstance(one.decision, Retry | Die)]
+    done = _complete(connection, completes, now_us, tombstone_us)
+    done |= _release(connection, releases)
+    done |= _end_attempts(connection, attempts, now_us)
+    return [_take(done, settlement.lease) for settlement in settlements]
+
+
+def complete(connection: Connection, lease: Lease, now_us: int, tombstone_us: int) -> bool:
+    """Remove a task in the caller's transaction if the lease still holds; False if it does not: roll back then."""
+    return lease in _complete(connection, [lease], now_us, tombstone_us)
+
+
+def renew(connection: Connection, leases: Sequence[Lease], lease_until_us: int) -> frozenset[int]:
+    """Prolong leases that are still held; their task ids."""
+    until_us = min(lease_until_us, LATEST_US)
+    kept: set[int] = set()
+    for some in chunks(leases):
+        statement = update(task_table).where(*held(some)).values(lease_until_us=until_us).returning(_columns.id)
+        kept.update(connection.execute(statement).scalars())
+    return frozenset(kept)
+
+
+def _complete(connection: Connection, leases: Sequence[Lease], now_us: int, tombstone_us: int) -> set[Lease]:
+    done: set[Lease] = set()
+    returned = (_columns.id, _columns.fence, _columns.queue_name, _columns.name)
+    for some in chunks(leases):
+        rows = connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
+        done.update(Lease(row.id, row.fence) for row in rows)
+        gone = [Wish(row.queue_name, row.name, row.id) for row in rows if row.name is not None]
+        tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
+    return done
+
+
+def _release(connection: Connection, leases: Sequence[Lease]) -> set[Lease]:
+    done: set[Lease] = set()
+    unstarted = case((_columns.attempt_count <= 1, None), else_=_columns.first_attempt_us)
+    for some in chunks(leases):
+        statement = update(task_table).where(*held(some))
+        statement = statement.values(
+            state=int(State.PENDING),
+            attempt_count=_columns.attempt_count - 1,
+            first_attempt_us=unstarted,
+            **_ENDED,
+        )
+        rows = connection.execute(statement.returning(_columns.id, _columns.fence))
+        done.update(Lease(row.id, row.fence) for row in rows)
+    return done
+
+
+def _end_attempts(connection: Connection, attempts: Sequence[Settlement], now_us: int) -> set[Lease]:
+    until_us: dict[Lease, int] = {}
+    for some in chunks(one.lease for one in attempts):
+        # Many rows with values of their own cannot tell which of them matched: look first, under the lock.
+        statement = select(_columns.id, _columns.fence, _columns.lease_until_us).where(*held(some)).with_for_update()
+        until_us.update((Lease(row.id, row.fence), row.lease_until_us) for row in connection.execute(statement))
+    accepted = [
+        (one.lease, one.decision)
+        for one in attempts
+        if one.lease in until_us and one.lease_until_us in (None, until_us[one.lease])
+    ]
+    retries = [_retry_values(lease, each, now_us) for lease, each in accepted if isinstance(each, Retry)]
+    deaths = [_die_values(lease, each, now_us) for lease, each in accepted if isinstance(each, Die)]
+    if retries:
+        connection.execute(_RETRY, retries)
+    if deaths:
+        connection.execute(_DIE, deaths)
+    return {lease for lease, _decision in accepted}
+
+
+def _retry_values(lease: Lease, decision: Retry, now_us: int) -> dict[str, object]:
+    return _attempt_values(lease, decision) | {"due_us": min(now_us + decision.delay_us, LATEST_US)}
+
+
+def _die_values(lease: Lease, decision: Die, now_us: int) -> dict[str, object]:
+    return _attempt_values(lease, decision) | {"died_us": now_us, "reason": decision.reason}
+
+
+def _attempt_values(lease: Lease, decision: Retry | Die) -> dict[str, object]:
+    return {
+        "task_id": lease.task_id,
+        "held_fence": lease.fence,
+        "crashed": int(decision.crashed),
+        "status": decision.status,
+        "error": stored_error(decision.error),
+    }
+
+
+def _take(done: set[Lease], lease: Lease) -> bool:
+    """Say whether a settlement was accepted: of two for one lease the first was."""
+    if lease not in done:
+        return False
+    done.remove(lease)
+    return True

@@ -1,0 +1,105 @@
+"""The other statements of the store: adding, recovering, pruning, and what people ask and do by hand."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
+
+from hookware.core.lifecycle import State
+from hookware.core.task import LeasedTask, NewTask
+from hookware.store.base import LATEST_US, AddResult, TaskInfo
+from hookware.store.sql import names
+from hookware.store.sql.read import DEAD, LEASED, leased_or_bare, read
+from hookware.store.sql.rows import to_info, to_row
+from hookware.store.sql.tables import name_table, task_table
+
+_columns = task_table.c
+_names = name_table.c
+
+PRUNE_LIMIT = 1000
+"""The most rows that one prune transaction removes of each kind: long ones would keep others from writing."""
+
+
+def add(connection: Connection, tasks: Sequence[NewTask], now_us: int) -> list[AddResult]:
+    """Insert tasks and win their names; the result of each, in order."""
+    wishes = {task.id: names.Wish(task.queue_name, task.name, task.id) for task in tasks if task.name is not None}
+    taken = names.taken(connection, [wish.key for wish in wishes.values()], now_us)
+    free = [wish for wish in wishes.values() if wish.key not in taken]
+    holders = names.win(connection, free, now_us) if free else {}
+    results = [
+        AddResult.ADDED
+        if (wish := wishes.get(task.id)) is None or holders.get(wish.key) == task.id
+        else taken.get(wish.key, AddResult.NAME_TAKEN)
+        for task in tasks
+    ]
+    rows = [to_row(task, now_us) for task, result in zip(tasks, results, strict=True) if result is AddResult.ADDED]
+    if rows:
+        connection.execute(insert(task_table), rows)
+    return results
+
+
+def expired(connection: Connection, limit: int, owners: Sequence[str], now_us: int) -> list[LeasedTask]:
+    """List leased tasks whose lease has ended or whose owner is one of `owners`, the longest ended first."""
+    ended = _columns.lease_until_us <= now_us
+    statement = select(task_table).where(LEASED, ended | _columns.owner.in_(owners) if owners else ended)
+    statement = statement.order_by(_columns.lease_until_us, _columns.id).limit(max(0, limit))
+    tasks = (leased_or_bare(row, now_us) for row in read(connection, statement))
+    return [task for task in tasks if task is not None]
+
+
+def owners(connection: Connection) -> list[str]:
+    """List the owners that hold leases."""
+    statement = select(_columns.owner).distinct().where(LEASED, _columns.owner.is_not(None))
+    return sorted(connection.execute(statement).scalars())
+
+
+def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:
+    """Remove some expired tombstones and old duplicates; how many. Zero: there are no more."""
+    key = (_names.queue_name, _names.name)
+    expired_names = select(*key).where(_names.expires_us <= now_us).limit(PRUNE_LIMIT)
+    removed = connection.execute(delete(name_table).where(tuple_(*key).in_(expired_names))).rowcount
+    old = select(_columns.id).where(DEAD, _columns.dead_us <= now_us - tombstone_us)
+    duplicates = old.where(_columns.dead_reason == "duplicate").limit(PRUNE_LIMIT)
+    return removed + connection.execute(delete(task_table).where(_columns.id.in_(duplicates))).rowcount
+
+
+def get(connection: Connection, task_id: int) -> TaskInfo | None:
+    """Give one task as people see it."""
+    rows = read(connection, select(task_table).where(_columns.id == task_id))
+    return to_info(rows[0]) if rows else None
+
+
+def list_tasks(connection: Connection, *, state: State | None, queue_name: str | None, limit: int) -> list[TaskInfo]:
+    """List tasks by id."""
+    statement = select(task_table).order_by(_columns.id).limit(max(0, limit))
+    if state is not None:
+        statement = statement.where(_columns.state == int(state))
+    if queue_name is not None:
+        statement = statement.where(_columns.queue_name == queue_name)
+    return [to_info(row) for row in read(connection, statement)]
+
+
+def run_again(connection: Connection, task_id: int, now_us: int) -> bool:
+    """Make a dead task pending and due now; the fence goes on counting, so that no old lease fits again."""
+    statement = update(task_table).where(_columns.id == task_id, DEAD)
+    statement = statement.values(
+        state=int(State.PENDING),
+        eta_us=now_us,
+        attempt_count=0,
+        crash_count=0,
+        first_attempt_us=None,
+        last_status=None,
+        last_error=None,
+        dead_reason=None,
+        dead_us=None,
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int) -> bool:
+    """Remove a task that is not running and tombstone its name."""
+    statement = delete(task_table).where(_columns.id == task_id, _columns.state != int(State.LEASED))
+    row = connection.execute(statement.returning(_columns.queue_name, _columns.name)).one_or_none()
+    if row is not None and row.name is not None:
+        wish = names.Wish(row.queue_name, row.name, task_id)
+        names.tombstone(connection, [wish], min(now_us + tombstone_us, LATEST_US), now_us)
+    return row is not None

@@ -1,0 +1,147 @@
+"""The store on a SQL database: the statements, each in a transaction of the runner."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from sqlalchemy import Connection, inspect
+
+from hookware.core.lifecycle import State
+from hookware.core.task import Lease, LeasedTask, NewTask
+from hookware.env import Env
+from hookware.errors import ConfigurationError
+from hookware.store.base import AddResult, Claim, Claimed, Settlement, TaskInfo
+from hookware.store.sql import claim, settle, statements
+from hookware.store.sql.runner import Runner
+from hookware.store.sql.tables import metadata, name_table, task_table
+
+_TABLES = [task_table, name_table]
+
+
+class SQLStore:
+    """Tasks in a SQL database.
+
+    Args:
+        runner: where the statements run.
+        clock_us: the database's time. It is read inside the transaction, once the lock is held.
+        env: for the failpoints.
+        tombstone_us: how long the name of a finished task stays taken.
+    """
+
+    def __init__(self, runner: Runner, clock_us: Callable[[], int], *, env: Env, tombstone_us: int) -> None:
+        self._runner = runner
+        self._clock_us = clock_us
+        self._fp = env.fp
+        self._tombstone_us = tombstone_us
+        self._last_queue = ""
+
+    async def prepare(self, create_tables: bool) -> None:
+        """Make hookware's two tables if they are missing, or see that they are there."""
+        await self._runner.run(partial(_prepare, create_tables), write=create_tables)
+
+    def prepare_blocking(self, create_tables: bool) -> None:
+        """Do the same in this thread."""
+        self._runner.run_blocking(partial(_prepare, create_tables), write=create_tables)
+
+    async def close(self) -> None:
+        """Close the store's connections."""
+        await self._runner.close()
+
+    async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+        """Insert tasks in one transaction of the store's own."""
+        self._fp("add.before")
+        results = await self._runner.run(partial(self._add, tasks))
+        self._fp("add.committed")
+        return results
+
+    def add_blocking(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+        """Do the same in this thread."""
+        self._fp("add.before")
+        results = self._runner.run_blocking(partial(self._add, tasks))
+        self._fp("add.committed")
+        return results
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """Lease due tasks."""
+        self._fp("claim.before")
+        claimed, self._last_queue = await self._runner.run(partial(self._claim, claim))
+        self._fp("claim.committed")
+        return claimed
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Carry out decisions, fenced."""
+        self._fp("settle.before")
+        accepted = await self._runner.run(partial(self._settle, settlements))
+        self._fp("settle.committed")
+        return accepted
+
+    async def expired(self, limit: int, owners: Sequence[str] = ()) -> list[LeasedTask]:
+        """List leased tasks whose lease has ended, or whose owner is one of `owners`."""
+        # The time before the read: a lease renewed in between must not look ended.
+        now_us = self._clock_us()
+        return await self._runner.run(lambda c: statements.expired(c, limit, owners, now_us), write=False)
+
+    async def owners(self) -> list[str]:
+        """List the owners that hold leases."""
+        return await self._runner.run(statements.owners, write=False)
+
+    async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
+        """Microseconds until the next PENDING task is due."""
+        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock_us()), write=False)
+
+    async def prune(self) -> int:
+        """Remove expired tombstones and old duplicates, in as many short transactions as it takes."""
+        count = 0
+        while removed := await self._runner.run(lambda c: statements.prune(c, self._clock_us(), self._tombstone_us)):
+            count += removed
+        return count
+
+    def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
+        """Prolong leases, in the thread that calls."""
+        self._fp("renew.before")
+        kept = self._runner.run_blocking(lambda c: settle.renew(c, leases, self._clock_us() + lease_us))
+        self._fp("renew.committed")
+        return kept
+
+    async def get(self, task_id: int) -> TaskInfo | None:
+        """Give one task."""
+        return await self._runner.run(lambda c: statements.get(c, task_id), write=False)
+
+    async def list_tasks(
+        self, *, state: State | None = None, queue_name: str | None = None, limit: int = 100
+    ) -> list[TaskInfo]:
+        """List tasks by id."""
+        wanted = partial(statements.list_tasks, state=state, queue_name=queue_name, limit=limit)
+        return await self._runner.run(wanted, write=False)
+
+    async def run_again(self, task_id: int) -> bool:
+        """Make a DEAD task PENDING and due now."""
+        return await self._runner.run(lambda c: statements.run_again(c, task_id, self._clock_us()))
+
+    async def delete(self, task_id: int) -> bool:
+        """Remove a PENDING or DEAD task."""
+        return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock_us(), self._tombstone_us))
+
+    def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
+        return statements.add(connection, tasks, self._clock_us())
+
+    def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
+        answer = claim.claim(connection, wish, self._clock_us(), self._last_queue)
+        self._fp("claim.updated")
+        return answer
+
+    def _settle(self, settlements: Sequence[Settlement], connection: Connection) -> list[bool]:
+        accepted = settle.settle(connection, settlements, self._clock_us(), self._tombstone_us)
+        self._fp("settle.updated")
+        return accepted
+
+
+def _prepare(create_tables: bool, connection: Connection) -> None:
+    if create_tables:
+        metadata.create_all(connection, tables=_TABLES)
+        return
+    missing = [table.name for table in _TABLES if not inspect(connection).has_table(table.name)]
+    if missing:
+        raise ConfigurationError(
+            f"the database has no table {' and no table '.join(missing)}: run SQLModel.metadata.create_all(engine) or "
+            "a migration, or pass create_tables=True"
+        )

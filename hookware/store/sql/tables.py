@@ -1,0 +1,108 @@
+"""hookware's tables. They live in `SQLModel.metadata`, so that `create_all` and Alembic see them.
+
+Times are BIGINT microseconds since the epoch; payload, headers and errors are bytes and text, never JSON columns.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    literal_column,
+)
+from sqlalchemy.orm import registry
+from sqlmodel import SQLModel
+
+from hookware.core.lifecycle import State
+
+metadata = SQLModel.metadata
+
+task_table = Table(
+    "hookware_task",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("queue_name", String(100), nullable=False),
+    Column("name", String(500)),
+    Column("method", String(8), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("retry_options", Text),
+    Column("deadline_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("eta_us", BigInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("owner", String(200)),
+    Column("lease_until_us", BigInteger),
+    Column("attempt_count", Integer, nullable=False),
+    Column("crash_count", Integer, nullable=False),
+    Column("first_attempt_us", BigInteger),
+    Column("last_status", SmallInteger),
+    Column("last_error", Text),
+    Column("dead_reason", String(20)),
+    Column("dead_us", BigInteger),
+)
+
+for _name, _columns, _where in (
+    (
+        "ix_hookware_task_pending",
+        (task_table.c.queue_name, task_table.c.eta_us, task_table.c.id),
+        State.PENDING,
+    ),
+    ("ix_hookware_task_leased", (task_table.c.lease_until_us, task_table.c.id), State.LEASED),
+    ("ix_hookware_task_dead", (task_table.c.dead_reason, task_table.c.dead_us), State.DEAD),
+):
+    # The state is a literal in the index's condition: the statements must spell it the same way to use the index.
+    _condition = task_table.c.state == literal_column(str(int(_where)))
+    Index(_name, *_columns, sqlite_where=_condition, postgresql_where=_condition)
+Index(
+    "ix_hookware_task_name",
+    task_table.c.queue_name,
+    task_table.c.name,
+    sqlite_where=task_table.c.name.is_not(None),
+    postgresql_where=task_table.c.name.is_not(None),
+)
+
+name_table = Table(
+    "hookware_name",
+    metadata,
+    Column("queue_name", String(100), primary_key=True),
+    Column("name", String(500), primary_key=True),
+    Column("task_id", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Index("ix_hookware_name_expires", "expires_us"),
+    Index("ix_hookware_name_task", "task_id"),
+)
+"""Names won by a task; `expires_us` is set when the task is gone: then the row is its tombstone."""
+
+
+class TaskRow:
+    """A task as an object of the user's own Session: it commits, rolls back and expunges with it."""
+
+    id: int
+    queue_name: str
+    name: str | None
+    method: str
+    url: str
+    headers: str
+    body: bytes
+    retry_options: str | None
+    deadline_us: int
+    created_us: int
+    eta_us: int
+    state: int
+    fence: int
+    attempt_count: int
+    crash_count: int
+
+
+registry(metadata=metadata).map_imperatively(
+    # The fence is the version: a DELETE through a session carries `AND fence = ...` and raises when it is stale.
+    TaskRow, task_table, version_id_col=task_table.c.fence, version_id_generator=False,
+)  # fmt: skip
