@@ -1,0 +1,124 @@
+"""What a handler or route may ask about the task it runs for, and the request's own sessions."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import sqlmodel
+from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+
+from hookware.core.task import LeasedTask
+from hookware.delivery import Delivery, delivery_in
+from hookware.errors import SessionError
+from hookware.store.base import Inspector
+from hookware.store.sql.outbox import the_outbox
+from hookware.transaction import complete_in
+from hookware.unit_of_work import UnitOfWork, current_unit
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession as AnyAsyncSession
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+
+class TaskContext:
+    """The task that the current request delivers.
+
+    Attributes:
+        id: the task's id, the same at every attempt.
+        name: its name, or None.
+        queue_name: its queue.
+        attempt: 1 for the first attempt.
+        fence: a number that grows with every claim; give it to other systems, so that they can refuse an older
+            attempt that comes late.
+        url: path and query, as added.
+        headers: the task's own headers, lower-case names.
+        body: the payload.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        task: LeasedTask = delivery.task
+        self._delivery = delivery
+        self.id: int = task.id
+        self.name: str | None = task.name
+        self.queue_name: str = task.queue_name
+        self.attempt: int = task.attempt_count
+        self.fence: int = task.fence
+        self.url: str = task.url
+        self.headers: Mapping[str, str] = dict(task.headers)
+        self.body: bytes = task.body
+
+    def __repr__(self) -> str:
+        return f"TaskContext(id={self.id}, queue_name={self.queue_name!r}, attempt={self.attempt})"
+
+    def complete_in(self, session: "Session | AnyAsyncSession") -> None:
+        """Let the task's completion commit together with what the handler writes through `session`.
+
+        Call it once, before you commit. If the handler then commits, the task is done, whatever the answer says;
+        if the session rolls back, or the handler forgets to commit, the attempt has failed and is tried again.
+        A task that has been given to a newer attempt meanwhile makes the commit raise `StaleDataError`.
+
+        Args:
+            session: the handler's own Session or AsyncSession, on the queue's database.
+
+        Raises:
+            SessionError: the session is on another database, or this is no task's request any more.
+        """
+        unit = _unit("complete_in(session)")
+        if unit.delivery is not self._delivery:
+            raise SessionError(f"complete_in(session): task {self.id} is not the task of this request")
+        complete_in(session, unit, self._delivery)
+
+
+def require_task(request: HTTPConnection) -> TaskContext:
+    """Let only hookware's own deliveries into an ordinary route; the network gets 403.
+
+    Use it as a FastAPI dependency, `task: TaskContext = Depends(require_task)`, or call it with the Request.
+
+    Raises:
+        HTTPException: 403, if the request is not a task.
+    """
+    delivery = delivery_in(request.scope)
+    if delivery is None:
+        raise HTTPException(403, "this route runs tasks only")
+    return TaskContext(delivery)
+
+
+def request_session() -> sqlmodel.Session:
+    """Give the request's own Session: hookware commits it before the response leaves, if the status is below 400.
+
+    In a task, what is written through it commits together with the task's completion: exactly once. Also a
+    FastAPI dependency: `session: Session = Depends(request_session)`.
+
+    Raises:
+        SessionError: this is no request that passed through Hookware, or its engine is an AsyncEngine.
+    """
+    return _unit("request_session()").own_session()
+
+
+def async_request_session() -> "AsyncSession":
+    """Give the request's own AsyncSession; see `request_session`.
+
+    Raises:
+        SessionError: this is no request that passed through Hookware, or its engine is a synchronous one.
+    """
+    return _unit("async_request_session()").own_async_session()
+
+
+def inspector() -> Inspector:
+    """Look at stored tasks, run dead ones again, delete them: for routes and scripts that did not keep the `Hookware`.
+
+    Raises:
+        ConfigurationError: there is no Hookware in this process, or several, and this is no request of one of them.
+    """
+    unit = current_unit.get()
+    return (the_outbox() if unit is None else unit.outbox).store
+
+
+def _unit(what: str) -> UnitOfWork:
+    unit = current_unit.get()
+    if unit is None:
+        raise SessionError(
+            f"{what} works in a request that passed through Hookware; this is none: open a session of your own"
+        )
+    return unit

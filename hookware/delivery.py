@@ -1,0 +1,246 @@
+"""One attempt: a leased task becomes an ASGI request into the app, and its answer an outcome.
+
+Rule: success is a 2xx status *and* the last body message *and* a call that returned without raising, all of it
+before the deadline. Whatever else the app does, up to SystemExit, is a failure of the attempt, never of the loop.
+"""
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.types import ASGIApp, Message, Scope
+
+from hookware.answer import Answer
+from hookware.config import Config
+from hookware.core.headers import delivery_headers
+from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
+from hookware.core.task import LeasedTask
+from hookware.core.url import split_base_url, split_url
+from hookware.env import Env
+from hookware.errors import PermanentTaskFailure, describe
+
+SCOPE_KEY = "hookware.task"
+"""Where a delivery's scope carries its `Delivery`. A network peer cannot put an object there."""
+
+CLIENT = ("0.1.0.2", 0)
+"""The address that deliveries come from: App Engine's."""
+
+_logger = logging.getLogger("hookware")
+
+
+class Delivery:
+    """One attempt on its way through the app.
+
+    Its identity in the scope proves that the request is a task. The layers that it passes write on it what the
+    answer alone does not tell.
+
+    Attributes:
+        task: the task being delivered.
+        completed: the handler's own transaction has committed the task's removal.
+        completing: its handler's own transaction commits, or has committed, the removal: a lease that is gone says
+            nothing any more.
+        lease_lost: the task has been given to another attempt; whatever this one wrote is rolled back.
+        conflict: the handler's transaction met a concurrent one, and this is what the database said.
+        failure: why the attempt failed although a response may have left.
+        refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
+    """
+
+    __slots__ = ("completed", "completing", "conflict", "failure", "lease_lost", "refused", "task")
+
+    def __init__(self, task: LeasedTask) -> None:
+        self.task = task
+        self.completed = False
+        self.completing = False
+        self.lease_lost = False
+        self.conflict: str | None = None
+        self.failure: BaseException | None = None
+        self.refused = False
+
+
+def delivery_in(scope: Scope) -> Delivery | None:
+    """Give the delivery that a scope carries; None: the request comes from the network.
+
+    By the type itself: an object may claim any class where `isinstance` asks it.
+    """
+    delivery = scope.get(SCOPE_KEY)
+    return delivery if type(delivery) is Delivery else None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where deliveries go.
+
+    Attributes:
+        app: the app that answers them.
+        state: the app's lifespan state; each request gets a copy.
+        calls: the task group in which the app is called. It outlives the attempts, because a handler that ignores
+            its cancellation outlives its attempt.
+    """
+
+    app: ASGIApp
+    state: Mapping[str, object]
+    calls: TaskGroup
+
+
+async def deliver(target: Target, delivery: Delivery, *, env: Env, config: Config) -> Outcome:
+    """Call the app with the delivery's task as a request, and say what came of it.
+
+    It answers at the latest `overrun_seconds` after the task's deadline, whatever the handler does, and raises
+    nothing but the caller's own cancellation, which cancels the handler too.
+    """
+    call = _Call(target, delivery, env, config)
+    try:
+        await call.run(config.overrun_seconds)
+    except anyio.get_cancelled_exc_class():
+        outcome = call.outcome()
+        if isinstance(outcome, Succeeded):
+            return outcome  # it finished in spite of the cancellation: running it again would do the work twice
+        raise
+    return call.outcome()
+
+
+class _Call:
+    """One ASGI call in a task of its own, and what is known about it."""
+
+    def __init__(self, target: Target, delivery: Delivery, env: Env, config: Config) -> None:
+        self._target = target
+        self._base = split_base_url(config.base_url)
+        self._delivery = delivery
+        self._task = delivery.task
+        self._env = env
+        self._answer = Answer(env)
+        self._seconds = delivery.task.deadline_us / 1e6
+        self._began = env.monotonic()
+        self._ended_at: float | None = None
+        self._ended = anyio.Event()
+        self._body_taken = False
+        self._timed_out = False
+        self._cut_short = False
+        self._cancelled = False
+        self._raised: BaseException | None = None
+
+    async def run(self, overrun_seconds: float) -> None:
+        """Call the app, until it returns or has had its time; the call may linger after that, ignored."""
+        # A fresh context: nothing of the request that enqueued, or of the loop, is visible in the handler.
+        handle = self._target.calls.create_task(self._enter_app(), name=f"task {self._task.label}", context=Context())
+        try:
+            with anyio.move_on_after(self._seconds) as limit:
+                await self._ended.wait()
+            self._timed_out = limit.cancelled_caught
+        finally:
+            if not self._ended.is_set():
+                self._cut_short = True
+                handle.cancel()
+                with anyio.move_on_after(overrun_seconds, shield=True):
+                    await self._ended.wait()
+                if not self._ended.is_set():
+                    _logger.error("task %s ignores its cancellation; it lingers without a slot", self._task.label)
+
+    async def _enter_app(self) -> None:
+        try:
+            await self._target.app(self._scope(), self._receive, self._answer.take)
+        except BaseException as error:
+            self._cancelled = _is_our_cancellation(error)
+            if self._cancelled:
+                raise
+            self._raised = error
+        finally:
+            self._ended_at = self._env.monotonic()
+            self._ended.set()
+
+    def _scope(self) -> Scope:
+        url = split_url(self._task.url)
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "method": self._task.method,
+            "scheme": self._base.scheme,
+            "path": url.path,
+            "raw_path": url.raw_path,
+            "query_string": url.query_string,
+            "root_path": "",
+            "headers": delivery_headers(self._task, self._base.authority),
+            "client": CLIENT,
+            "server": (self._base.host, self._base.port),
+            "state": dict(self._target.state),
+            "extensions": {},
+            SCOPE_KEY: self._delivery,
+        }
+
+    async def _receive(self) -> Message:
+        if self._body_taken:
+            # A disconnect here would cut streaming responses short with status 200.
+            await anyio.sleep_forever()
+        self._body_taken = True
+        return {"type": "http.request", "body": self._task.body, "more_body": False}
+
+    @property
+    def _late(self) -> bool:
+        """Whether the call had not ended in time; by the clock, because a sync handler cannot be cancelled."""
+        return self._timed_out or self._ended_at is None or self._ended_at - self._began > self._seconds
+
+    def outcome(self) -> Outcome:
+        """Judge the call. What is known to be committed comes first, then the first thing that went wrong."""
+        delivery, answer, label = self._delivery, self._answer, self._task.label
+        error = self._error()
+        if delivery.completed:
+            if error is not None or not answer.succeeded or self._late:
+                _logger.warning("task %s is complete, but its handler then failed: %s", label, self._complaint(error))
+            return Succeeded(answer.status or 200, completed=True)
+        if delivery.lease_lost:
+            # There is nothing left to settle, and the fence refuses whoever tries.
+            return self._failed("the task had been given to a newer attempt; what this one wrote is rolled back")
+        if delivery.conflict is not None and not _is_permanent(error):
+            return Conflicted(delivery.conflict)
+        if self._cancelled and not self._timed_out:
+            return Interrupted()
+        if error is None and not self._late and answer.succeeded and not delivery.refused:
+            return Succeeded(answer.status)
+        permanent = _is_permanent(error) or answer.no_retry
+        if error is not None and not permanent and self._task.attempt_count == 1:
+            self._log(error)  # once is enough: each attempt has its line, with the error's text
+        return self._failed(self._complaint(error), permanent=permanent)
+
+    def _error(self) -> BaseException | None:
+        """Give what the handler raised; the cancellation by which it was cut short is not its doing."""
+        error = self._delivery.failure or self._raised
+        by_us = self._cut_short or self._cancelled
+        return None if by_us and _is_cancellation(error) else error
+
+    def _complaint(self, error: BaseException | None) -> str:
+        if error is not None:
+            return describe(error)
+        if self._late:
+            return f"no response within {self._seconds:g} s ({self._answer.progress})"
+        if self._answer.succeeded:
+            return f"a middleware outside of Hookware made a {self._answer.status} of an answer that was no success"
+        return self._answer.complaint
+
+    def _failed(self, error: str, *, permanent: bool = False) -> Failed:
+        return Failed(self._answer.status or None, error, self._answer.retry_after_us, permanent)
+
+    def _log(self, error: BaseException) -> None:
+        with suppress(Exception):  # neither the error's own methods nor a log handler may change the outcome
+            _logger.warning("task %s: the app raised", self._task.label, exc_info=error)
+
+
+def _is_our_cancellation(error: BaseException) -> bool:
+    """Tell a cancellation of this task from a CancelledError that the handler raised by itself."""
+    return _is_cancellation(error) and anyio.current_effective_deadline() == float("-inf")
+
+
+def _is_cancellation(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(anyio.get_cancelled_exc_class())[1] is None
+    return isinstance(error, anyio.get_cancelled_exc_class())
+
+
+def _is_permanent(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(PermanentTaskFailure) is not None
+    return isinstance(error, PermanentTaskFailure)

@@ -1,0 +1,299 @@
+"""CLAIM > DELIVER > SETTLE: the whole story of a task in one process, told in this order.
+
+The claim loop waits for a notice, the next due time, a free slot or the poll, and leases as many due tasks as there
+are free slots. Each attempt then delivers its task, decides (`core.lifecycle`), and has the decision settled. At the
+end: stop claiming, let the running ones end, cut the others short and give them back, and stop the heartbeat last.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from hookware.attempt import Attempt
+from hookware.config import Config
+from hookware.core.lifecycle import Decision, Interrupted, Outcome, Release, Retry, Succeeded, decide
+from hookware.core.task import Lease
+from hookware.delivery import Delivery
+from hookware.env import Env, Wake
+from hookware.events import AttemptSettled, AttemptStarted, Events
+from hookware.heartbeat import Heartbeat
+from hookware.last_chance import LastChance
+from hookware.settler import Settler
+from hookware.slowdown import Slowdown
+from hookware.store.base import Claim, Settlement, Store
+from hookware.supervisor import Health, supervise
+
+_STALE_PART = 1 / 8  # a claim answered later than this part of its lease is given back, not begun
+_WRITE_SECONDS = 5.0  # what a database write may take at shutdown
+
+_logger = logging.getLogger("hookware")
+
+
+class Dispatcher:
+    """Runs the due tasks of a store in this process.
+
+    Attributes:
+        wake: notify it, from any thread, when tasks may be due.
+        health: whether the loops are well.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        deliver: Callable[[Delivery], Awaitable[Outcome]],
+        heartbeat: Heartbeat,
+        env: Env,
+        config: Config,
+        events: Events,
+        owner: str,
+        hurry: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self.wake = Wake()
+        self.health = Health(env)
+        # What it works with.
+        self._store, self._deliver, self._heartbeat = store, deliver, heartbeat
+        self._env, self._config, self._events, self._owner = env, config, events, owner
+        self._hurry = hurry
+        self._settler = Settler(store, env)
+        self._slowdown = Slowdown(env)
+        self._last_chance = LastChance(config.crash_limit)
+        # What runs.
+        self._attempts: dict[Lease, Attempt] = {}
+        self._lost = Wake()
+        self._idle = anyio.Event()
+        # When the claim loop looks again.
+        self._hinted = True
+        self._due_at = 0.0
+        self._ask_at = 0.0
+        self._waiting = anyio.CancelScope()
+        # From the start to the end.
+        self._running = False
+        self._claiming = anyio.CancelScope()
+        self._claim_on_its_way = anyio.CancelScope()
+        self._claiming_ended = anyio.Event()
+        self._stopping = False
+        self._drain_until = 0.0
+        self._ended = anyio.Event()
+
+    async def run(self) -> None:
+        """Dispatch until `stop()`; returns when nothing runs any more and every lease is given back or settled."""
+        self._running = True
+        self._heartbeat.start()
+        try:
+            async with anyio.create_task_group() as loops:
+                loops.start_soon(self._supervised, "settler", self._settler.run)
+                loops.start_soon(self._supervised, "fencing", self._cut_lost_attempts)
+                try:
+                    await self._run_attempts()
+                finally:
+                    self._settler.close()
+                    loops.cancel_scope.cancel()
+        finally:
+            self._heartbeat.stop()
+            self._env.fp("dispatch.shutdown.5")
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Stop claiming, let running tasks end for the drain time, give the others back; then return."""
+        self._begin_to_stop(self._config.drain_seconds)
+        self.wake.notify()
+        if not self._running:
+            self._heartbeat.stop()
+            return
+        self._claiming.cancel()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_WRITE_SECONDS):
+                await self._claiming_ended.wait()
+            self._claim_on_its_way.cancel()
+            await self._ended.wait()
+
+    async def _supervised(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
+        await supervise(name, body, env=self._env, events=self._events, health=self.health)
+
+    async def _run_attempts(self) -> None:
+        async with anyio.create_task_group() as attempts:
+
+            async def claim_until_stopped() -> None:
+                await self._claim_until_stopped(attempts)
+
+            try:
+                with self._claiming:
+                    await self._supervised("dispatcher", claim_until_stopped)
+            finally:
+                self._claiming_ended.set()
+                with anyio.CancelScope(shield=True):
+                    await self._wind_down()
+
+    # Claim.
+
+    async def _claim_until_stopped(self, attempts: TaskGroup) -> None:
+        self._hinted = True  # after a failure, what is due is not known
+        while not self._stopping:
+            if await self._claim_is_worthwhile():
+                await self._claim(attempts)
+            with anyio.CancelScope() as self._waiting:
+                self._hinted = await self.wake.wait(self._pause()) or self._hinted
+            self._env.fp("dispatch.wake")
+
+    async def _claim_is_worthwhile(self) -> bool:
+        if self._free_slots == 0:
+            return False
+        now = self._env.monotonic()
+        if self._hinted or now >= self._due_at:
+            return True
+        if now < self._ask_at:
+            return False
+        # Nobody said that anything is due: a claim is a write, so ask first.
+        self._know_due(await self._store.next_due(self._slowdown.excluded()))
+        return self._env.monotonic() >= self._due_at
+
+    async def _claim(self, attempts: TaskGroup) -> None:
+        asked, sent_at = self._free_slots, self._env.monotonic()
+        self._hinted = False
+        self._env.fp("dispatch.claim.before")
+        lease_us, exclude = int(self._config.lease_seconds * 1e6), self._slowdown.excluded()
+        claim = Claim(owner=self._owner, limit=asked, lease_us=lease_us, exclude=exclude)
+        # What a cancelled claim has leased would be known to nobody.
+        with anyio.CancelScope(shield=True) as self._claim_on_its_way:
+            claimed = await self._store.claim(claim)
+            self._env.fp("dispatch.claim.claimed")
+            self._begin(attempts, [Attempt(task, sent_at) for task in claimed.tasks])
+            self._know_due(claimed.next_due_us)
+            if not claimed.tasks and claimed.next_due_us == 0:
+                self._know_due(int(self._poll() * 1e6))  # due, but not given to us: others are at them
+
+    def _begin(self, attempts: TaskGroup, claimed: list[Attempt]) -> None:
+        self._last_chance.arrange(claimed, others_run=bool(self._attempts))
+        self._hinted = self._hinted or self._last_chance.awaited  # what goes back is due
+        for attempt in claimed:
+            self._attempts[attempt.task.lease] = attempt
+            deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
+            self._heartbeat.hold(attempt.task.lease, deadline, on_lost, is_ending=attempt.is_ending)
+            attempts.start_soon(self._attempt, attempt)
+
+    def _on_lost(self, attempt: Attempt) -> None:
+        if not attempt.delivery.completing:
+            attempt.lost = True
+            self._lost.notify()
+
+    def _know_due(self, next_due_us: int | None) -> None:
+        """Note when the next task is due, as far as is known; ask again at the poll, or when a slowed queue opens."""
+        now = self._env.monotonic()
+        self._due_at = float("inf") if next_due_us is None else now + next_due_us / 1e6
+        self._ask_at = now + min(self._poll(), self._slowdown.remaining())
+
+    def _pause(self) -> float:
+        """How long to wait for a notice or a free slot."""
+        if self._free_slots == 0:
+            return self._poll()
+        return min(self._due_at, self._ask_at) - self._env.monotonic()
+
+    def _poll(self) -> float:
+        return self._config.poll_seconds * (0.9 + self._env.random() / 10)
+
+    @property
+    def _free_slots(self) -> int:
+        if self._last_chance.awaited and self._attempts:
+            return 0
+        return self._config.concurrency - len(self._attempts)
+
+    # Deliver.
+
+    async def _attempt(self, attempt: Attempt) -> None:
+        try:
+            began = self._env.monotonic()
+            outcome = await self._outcome(attempt)
+            if outcome is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._settle(attempt, outcome, began)
+        except (Exception, BaseExceptionGroup):
+            _logger.exception("task %s: the attempt broke; its lease will end by itself", attempt.task.label)
+        finally:
+            self._end(attempt)
+
+    async def _outcome(self, attempt: Attempt) -> Outcome | None:
+        """Deliver, and say what came of it; None if the lease was lost on the way."""
+        with attempt.scope:
+            await attempt.turn()
+            stale = self._env.monotonic() - attempt.claimed_at > self._config.lease_seconds * _STALE_PART
+            if stale or attempt.postponed or self._stopping:
+                return Interrupted()
+            self._events.emit(AttemptStarted(attempt.task))
+            self._env.fp("dispatch.start")
+            outcome = await attempt.deliver(self._deliver, self._env)
+            self._env.fp("dispatch.app.returned")
+            return outcome
+        return None if attempt.lost else Interrupted()
+
+    # Settle.
+
+    async def _settle(self, attempt: Attempt, outcome: Outcome, began: float) -> None:
+        task, attempt.settling = attempt.task, True
+        seconds = self._env.monotonic() - began
+        self._slowdown.note(task.queue_name, outcome)
+        decision, accepted = self._decide(attempt, outcome), True
+        if not (isinstance(outcome, Succeeded) and outcome.completed):
+            settled = await self._settler.settle(Settlement(task.lease, decision), lambda: not attempt.lost)
+            if settled is None:
+                _logger.error("task %s: its result could not be stored; it will run again", task.label)
+                return
+            accepted = settled
+        if accepted and isinstance(decision, Retry | Release):
+            delay_us = decision.delay_us if isinstance(decision, Retry) else 0
+            self._due_at = min(self._due_at, self._env.monotonic() + delay_us / 1e6)
+        self._events.emit(AttemptSettled(task, decision, accepted, seconds))
+
+    def _decide(self, attempt: Attempt, outcome: Outcome) -> Decision:
+        # The database's time, carried on by a clock that never steps.
+        elapsed_us = int((self._env.monotonic() - attempt.claimed_at) * 1e6)
+        now_us = attempt.task.claimed_us + elapsed_us
+        given = self._config.circumstances(attempt.task, now_us=now_us, jitter=self._env.random())
+        return decide(attempt.task, outcome, given)
+
+    def _end(self, attempt: Attempt) -> None:
+        """Free the slot."""
+        self._heartbeat.drop(attempt.task.lease)
+        self._attempts.pop(attempt.task.lease, None)
+        attempt.ended.set()
+        if not self._attempts:
+            self._idle.set()
+        self._waiting.cancel()  # the claim loop looks again: there is a slot, and perhaps a retry to wait for
+
+    async def _cut_lost_attempts(self) -> None:
+        while True:
+            await self._lost.wait(self._config.lease_seconds)
+            for attempt in list(self._attempts.values()):
+                if attempt.lost:
+                    attempt.scope.cancel()
+
+    # Shut down.
+
+    async def _wind_down(self) -> None:
+        """Let the attempts end; cut short those that take too long, which gives their tasks back."""
+        self._env.fp("dispatch.shutdown.1")
+        self._begin_to_stop(drain_seconds=0)
+        await self._until_idle(self._drain_until)
+        self._env.fp("dispatch.shutdown.2")
+        for attempt in list(self._attempts.values()):
+            attempt.scope.cancel()
+        self._env.fp("dispatch.shutdown.3")
+        await self._until_idle(self._drain_until + self._config.overrun_seconds + _WRITE_SECONDS)
+        self._settler.give_up()
+        self._hurry(0)
+        self._env.fp("dispatch.shutdown.4")
+
+    def _begin_to_stop(self, drain_seconds: float) -> None:
+        if not self._stopping:
+            self._stopping = True  # what is claimed and has not begun is given back by its attempt
+            self._drain_until = self._env.monotonic() + drain_seconds
+            self._hurry(_WRITE_SECONDS)
+
+    async def _until_idle(self, deadline: float) -> None:
+        if self._attempts:
+            self._idle = anyio.Event()
+            with anyio.move_on_after(deadline - self._env.monotonic()):
+                await self._idle.wait()

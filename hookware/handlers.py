@@ -1,0 +1,293 @@
+"""Task handlers: private routes whose parameters are the task's.
+
+A handler runs only for a delivery of hookware's own; from the network its path answers 403.
+"""
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+import anyio.to_thread
+from pydantic_core import to_json
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from hookware.context import TaskContext, async_request_session, request_session, require_task
+from hookware.core.url import canonical_url, split_url
+from hookware.delivery import delivery_in
+from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
+from hookware.signature import Injected, TaskSignature
+from hookware.taskqueue import Task, TaskRetryOptions
+from hookware.unit_of_work import current_unit
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+P = ParamSpec("P")
+R = TypeVar("R")
+I1 = TypeVar("I1", bound="Session | AsyncSession | Request | TaskContext")
+I2 = TypeVar("I2", bound="Session | AsyncSession | Request | TaskContext")
+
+
+class TaskOptions(TypedDict, total=False):
+    """What a handler's `options` takes: the arguments of `taskqueue.add` besides the payload and its address."""
+
+    countdown: float
+    eta: datetime
+    headers: Mapping[str, str]
+    name: str
+    queue_name: str
+    retry_options: TaskRetryOptions
+    dispatch_deadline: float | timedelta
+    session: "Session | AsyncSession"
+    connection: "Connection | AsyncConnection"
+    transactional: bool
+
+
+_OPTION_NAMES = frozenset(TaskOptions.__annotations__)
+_JOIN_OPTIONS = ("session", "connection", "transactional")
+
+
+class TaskHandler(Generic[P, R]):
+    """A registered handler. Call it directly to run the plain function; `add` it to run it as a task.
+
+    Attributes:
+        function: the function as written.
+        url: the path that it answers.
+        public: whether the network may call it too.
+    """
+
+    def __init__(
+        self, function: Callable[..., R], url: str, *, public: bool, names: Mapping[str, object] | None = None
+    ) -> None:
+        self.function = function
+        self.url = url
+        self.public = public
+        self.signature = TaskSignature(function, names or {})
+        self._is_async = inspect.iscoroutinefunction(function)
+        self._options: dict[str, Any] = {}
+        is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        if self.signature.asks_for(Injected.ASYNC_SESSION) and not is_async:
+            raise ConfigurationError(
+                f"task handler {self.signature.name} is a plain def and cannot await an AsyncSession: "
+                "make it async def, or take a Session"
+            )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """Run the function itself, here and now: no task, no retry."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"TaskHandler({self.url!r}, {self.signature.name})"
+
+    def options(self, **options: Unpack[TaskOptions]) -> "TaskHandler[P, R]":
+        """Give the same handler, with options for its next `add`: `worker.options(countdown=60).add(key="x")`.
+
+        Raises:
+            InvalidTaskError: there is no such option.
+        """
+        unknown = sorted(set(options) - _OPTION_NAMES)
+        if unknown:
+            raise InvalidTaskError(f"no option {', '.join(unknown)}; there are {', '.join(sorted(_OPTION_NAMES))}")
+        twin: TaskHandler[P, R] = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _options={**self._options, **options})
+        return twin
+
+    def add(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+        """Add a task that calls this handler with these arguments, which are checked here and travel as JSON.
+
+        Injected parameters are left out. Options of `taskqueue.add`, such as countdown, may stand beside the
+        arguments, unless the handler has a parameter of that name; type checkers want them in `options()`.
+
+        Raises:
+            InvalidTaskError: the arguments do not fit the handler.
+        """
+        task, join = self._task(args, kwargs)
+        return task.add(**join)
+
+    async def add_async(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+        """Do the same from async code, outside of a request or with an AsyncConnection."""
+        task, join = self._task(args, kwargs)
+        return await task.add_async(**join)
+
+    def _task(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[Task, dict[str, Any]]:
+        taken = {name for name in kwargs if name in _OPTION_NAMES and not self.signature.has(name)}
+        options: dict[str, Any] = {**self._options, **{name: kwargs[name] for name in taken}}
+        values = {name: value for name, value in kwargs.items() if name not in taken}
+        join = {name: options.pop(name) for name in _JOIN_OPTIONS if name in options}
+        join["queue_name"] = options.pop("queue_name", "default")
+        headers = {**options.pop("headers", {}), "Content-Type": "application/json"}
+        return Task(self.signature.write(args, values), url=self.url, headers=headers, **options), join
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as an ASGI app."""
+        request = Request(scope, receive)
+        try:
+            response = _response(await self._run(await self._arguments(request)))
+        except HTTPException as error:
+            await PlainTextResponse(str(error.detail), error.status_code, error.headers)(scope, receive, send)
+            if delivery_in(scope) is not None:
+                raise  # its text is the reason that is kept
+        else:
+            await response(scope, receive, send)
+
+    async def _arguments(self, request: Request) -> dict[str, object]:
+        content_type = request.headers.get("content-type", "")
+        query_string: bytes = request.scope["query_string"]
+        try:
+            arguments = self.signature.read(request.method, content_type, query_string, await request.body())
+        except PermanentTaskFailure as error:
+            if delivery_in(request.scope) is not None:
+                raise
+            raise HTTPException(422, str(error)) from None
+        for name, injected in self.signature.injected.items():
+            arguments[name] = _inject(injected, request)
+        return arguments
+
+    async def _run(self, arguments: dict[str, object]) -> object:
+        unit = current_unit.get()
+        if not self._is_async:
+            limiter = None if unit is None else unit.outbox.handler_limiter
+            # A plain function may wrap an async one, as a decorator does; trio wants its coroutine out of sight.
+            (result,) = await anyio.to_thread.run_sync(lambda: [self.function(**arguments)], limiter=limiter)
+        else:
+            if unit is not None and self.signature.asks_for(Injected.SESSION):
+                await unit.open_own_session()
+            result = self.function(**arguments)
+        return await result if isinstance(result, Awaitable) else result
+
+
+def _inject(injected: Injected, request: Request) -> object:
+    match injected:
+        case Injected.SESSION:
+            return request_session()
+        case Injected.ASYNC_SESSION:
+            return async_request_session()
+        case Injected.REQUEST:
+            return request
+        case Injected.TASK:
+            return require_task(request)
+
+
+def _response(result: object) -> Response:
+    if isinstance(result, Response):
+        return result
+    if result is None:
+        return Response()
+    return Response(to_json(result, fallback=repr), media_type="application/json")
+
+
+class _Decorator(Protocol):
+    """Takes injected parameters that come first out of the signature that `add` has for type checkers."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[I1, I2, P], R], /) -> TaskHandler[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[I1, P], R], /) -> TaskHandler[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> TaskHandler[P, R]: ...
+
+
+class TaskRouter:
+    """The handlers of one app. `hookware.task_handler` registers in the default one."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, TaskHandler[..., Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def task_handler(self, url: str, *, public: bool = False) -> _Decorator:
+        """Register a function as the handler of tasks for `url`.
+
+        Parameters come from the task's params or JSON body, validated by their annotations. Those annotated
+        `Session`, `AsyncSession`, `Request` or `TaskContext` are injected. A `def` handler runs in a thread. A
+        value that does not fit makes the task dead at once; an exception makes it tried again.
+
+        Args:
+            url: an absolute path of this app without a query, such as "/worker".
+            public: let the network call it too, as an ordinary route; a task all the same when hookware calls.
+
+        Raises:
+            ConfigurationError: the path is not valid or taken, or a parameter cannot be filled from a task.
+        """
+        path = _path(url)
+
+        def register(function: Callable[..., Any]) -> TaskHandler[..., Any]:
+            names = sys._getframe(1).f_locals  # where the function stands, its annotations may stand too
+            handler: TaskHandler[..., Any] = TaskHandler(function, url, public=public, names=names)
+            taken = self._handlers.get(path)
+            if taken is not None and not _same_place(taken.function, function):
+                raise ConfigurationError(
+                    f"{url} already has a task handler, {taken.signature.name}: choose another path"
+                )
+            self._handlers[path] = handler
+            return handler
+
+        return cast("_Decorator", register)
+
+    def find(self, path: str) -> TaskHandler[..., Any] | None:
+        """Give the handler of a decoded path, or None."""
+        return self._handlers.get(path)
+
+    def check_sessions(self, *, is_async: bool) -> None:
+        """Refuse handlers that ask for the other kind of session than the engine can give.
+
+        Raises:
+            ConfigurationError: a handler takes a Session and the engine is an AsyncEngine, or the reverse.
+        """
+        wrong, right = (
+            (Injected.SESSION, Injected.ASYNC_SESSION) if is_async else (Injected.ASYNC_SESSION, Injected.SESSION)
+        )
+        for handler in self._handlers.values():
+            if handler.signature.asks_for(wrong):
+                kind = "an AsyncEngine" if is_async else "a synchronous engine"
+                raise ConfigurationError(
+                    f"task handler {handler.signature.name} takes {wrong.with_article}, but Hookware was given {kind}: "
+                    f"take {right.with_article}, or give Hookware the other engine"
+                )
+
+
+def _path(url: object) -> str:
+    if not isinstance(url, str):
+        raise ConfigurationError(f'task_handler takes a path, got {url!r}: write @task_handler("/worker")')
+    if "{" in url or "}" in url:
+        raise ConfigurationError(
+            f"task_handler({url!r}): a handler's path has no parameters; values come as params= or arguments of add()"
+        )
+    try:
+        canonical = canonical_url(url)
+    except ValueError as error:
+        raise ConfigurationError(f"task_handler({url!r}): {error}") from None
+    if "?" in canonical:
+        raise ConfigurationError(f"task_handler({url!r}): a handler's path has no query string")
+    return split_url(canonical).path
+
+
+def _same_place(one: Callable[..., object], other: Callable[..., object]) -> bool:
+    """A module that is imported again registers its handlers again: that is no clash."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+default_router = TaskRouter()
+"""Where `hookware.task_handler` registers."""
+
+task_handler = default_router.task_handler

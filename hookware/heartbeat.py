@@ -1,0 +1,141 @@
+"""Renews the leases of running tasks, from a thread of its own: a blocked event loop must not look dead.
+
+The thread proves that the process is alive, not that a handler progresses: past its hard deadline a lease is
+renewed no more. A lease that cannot be renewed is given up here before another process may take it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hookware.config import Config
+from hookware.core.task import Lease
+from hookware.env import Env, Ticker
+from hookware.errors import TransientError
+from hookware.store.base import Store
+
+_BEATS_PER_LEASE = 4
+_GOOD_FOR = 5 / 8
+"""The part of a lease after which it is given up: two beats may fail, and what is left lets a handler end."""
+
+_logger = logging.getLogger("hookware")
+
+
+@dataclass(slots=True)
+class _Held:
+    lease: Lease
+    renew_until: float
+    renewed_at: float
+    on_lost: Callable[[], None]
+    is_ending: Callable[[], bool]
+
+
+class Heartbeat:
+    """Keeps leases alive from `hold` to `drop`."""
+
+    def __init__(self, store: Store, env: Env, config: Config) -> None:
+        self._store = store
+        self._env = env
+        self._overrun_seconds = config.overrun_seconds
+        self._lease_seconds = config.lease_seconds
+        self._held: dict[Lease, _Held] = {}
+        self._lock = threading.Lock()
+        self._ticker: Ticker | None = None
+
+    def start(self) -> None:
+        """Begin to renew; once is enough."""
+        if self._ticker is None:
+            self._ticker = self._env.every(self._lease_seconds / _BEATS_PER_LEASE, self.beat, name="hookware heartbeat")
+
+    def stop(self) -> None:
+        """Renew nothing any more."""
+        ticker, self._ticker = self._ticker, None
+        if ticker is not None:
+            ticker.stop()
+
+    def hold(
+        self,
+        lease: Lease,
+        deadline_monotonic: float,
+        on_lost: Callable[[], None],
+        *,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Renew `lease` from now until the attempt's deadline plus overrun.
+
+        Args:
+            lease: a lease just taken.
+            deadline_monotonic: when the attempt must have ended, by `Env.monotonic`.
+            on_lost: called once, from the heartbeat's thread, when the lease has gone to another attempt or can no
+                longer be relied on.
+            is_ending: says whether the attempt's own result is being stored, or has been: that its lease is gone says
+                nothing then.
+        """
+        renew_until = deadline_monotonic + self._overrun_seconds
+        held = _Held(lease, renew_until, self._env.monotonic(), on_lost, is_ending)
+        with self._lock:
+            self._held[lease] = held
+
+    def drop(self, lease: Lease) -> None:
+        """Leave `lease` alone from now on."""
+        with self._lock:
+            self._held.pop(lease, None)
+
+    def holds(self, lease: Lease) -> bool:
+        """Say whether `lease` is kept alive here."""
+        with self._lock:
+            return lease in self._held
+
+    def beat(self) -> None:
+        """Renew all leases in one statement, and give up those that are lost."""
+        began = self._env.monotonic()
+        with self._lock:
+            due = [held for held in self._held.values() if began < held.renew_until]
+        try:
+            renewed = self._renew([held.lease for held in due])
+        except TransientError as error:
+            # Others held the database's lock: nobody can have taken these tasks meanwhile either.
+            _logger.warning("%d leases could not be renewed yet: %s", len(due), error)
+            return
+        for held in due:
+            if renewed is None:
+                continue
+            # The fence of the transaction that stores the result decides: here it need not be known who was first.
+            if held.lease.task_id in renewed or held.is_ending():
+                held.renewed_at = began
+            else:
+                self._lose(held, "another attempt has it")
+        self._lose_old()
+
+    def _lose_old(self) -> None:
+        now = self._env.monotonic()
+        with self._lock:
+            held_now = list(self._held.values())
+        for held in held_now:
+            if now - held.renewed_at > self._lease_seconds * _GOOD_FOR:
+                self._lose(held, "it could not be renewed")
+
+    def _renew(self, leases: list[Lease]) -> frozenset[int] | None:
+        """Give the ids of the leases that are still held; None if the store does not say."""
+        if not leases:
+            return frozenset()
+        try:
+            self._env.fp("heartbeat.renew")
+            return self._store.renew(leases, int(self._lease_seconds * 1e6))
+        except TransientError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a store may raise anything; the lease's end decides
+            _logger.warning("%d leases could not be renewed: %r", len(leases), error)
+            return None
+
+    def _lose(self, held: _Held, why: str) -> None:
+        with self._lock:
+            if self._held.get(held.lease) is not held:
+                return  # dropped meanwhile: the attempt has ended by itself
+            del self._held[held.lease]
+        _logger.warning("the lease of task %d is lost: %s", held.lease.task_id, why)
+        try:
+            held.on_lost()
+        except Exception:
+            _logger.exception("what follows a lost lease failed")

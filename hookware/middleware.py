@@ -1,0 +1,305 @@
+"""Hookware: the ASGI app or middleware that holds everything together.
+
+`lifespan` runs the loops, `http` opens the request's unit of work, every other scope passes through untouched.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from anyio.abc import TaskGroup
+from sqlalchemy import URL, Engine
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hookware.arguments import checked_queue_name
+from hookware.config import Config
+from hookware.core.headers import strip_internal
+from hookware.core.queue import QueueSettings
+from hookware.core.retry import RetryOptions
+from hookware.delivery import SCOPE_KEY, Target, delivery_in
+from hookware.env import Env
+from hookware.errors import ConfigurationError, Error
+from hookware.events import Events
+from hookware.exchange import serve_delivery, serve_request
+from hookware.handlers import TaskRouter, default_router
+from hookware.lifespan import Lifespan, fail_startup
+from hookware.processing import Processing
+from hookware.store.base import Inspector
+from hookware.store.sql.outbox import Outbox
+from hookware.transaction import wake_on_commit
+from hookware.unit_of_work import UnitOfWork, refuse_second_writer
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+DEFAULT_DATABASE_URL: Final = "sqlite:///hookware.db"
+_MOUNTED: Final = (
+    "hookware is on a mounted sub-app, where no lifespan reaches it: nobody would dispatch the task. "
+    "Put Hookware around the outermost app, or add it to that app with add_middleware(Hookware, engine=...)"
+)
+_NO_LIFESPAN: Final = (
+    "no lifespan has run in this process: tasks are stored, and nobody dispatches them here. Start the server with "
+    "its lifespan on (uvicorn: without --lifespan off), or use `with TestClient(app)`"
+)
+_logger = logging.getLogger("hookware")
+
+
+class Hookware:
+    """Durable background tasks for an ASGI app.
+
+    Wrap any app, `app = Hookware(app, engine=engine)`; add it to a Starlette or FastAPI app,
+    `app.add_middleware(Hookware, engine=engine)`; or use it alone, `app = Hookware(engine=engine)`.
+
+    Args:
+        app: the app to wrap; none: only task handlers are served.
+        engine: the very Engine or AsyncEngine that the app's sessions use. Or a URL, where all sessions are
+            hookware's own; None: the URL in HOOKWARE_DATABASE_URL, else sqlite:///hookware.db.
+        concurrency: tasks that may run at once in this process.
+        dispatch_deadline_seconds: how long one attempt may take, where the task does not say.
+        lease_seconds: how long the tasks of a process that dies on another host wait before others take them.
+        poll_seconds: the longest wait before the database is asked for due tasks.
+        drain_seconds: how long running tasks may go on at shutdown before they are cancelled and given back.
+        crash_limit: how many processes a task may take down before it is dead.
+        tombstone_seconds: how long the name of a finished task stays taken.
+        max_body_bytes: the largest payload of one task.
+        base_url: the scheme and host that tasks come with, such as "https://example.com": what `request.url_for` makes
+            of them in a task, and what HTTPSRedirectMiddleware and TrustedHostMiddleware want to see.
+        create_tables: make hookware's tables at start-up where they are missing.
+        dispatch: run tasks in this process; False only stores them.
+        queues: settings of queues; those not named have the defaults.
+        router: the task handlers; the default one holds those of `hookware.task_handler`.
+        env: clock, randomness and threads; for tests and simulations.
+
+    Raises:
+        ConfigurationError: an option is out of range, or the engine cannot keep the promise.
+    """
+
+    def __init__(  # noqa: PLR0913 - the options of the product, each by keyword
+        self,
+        app: ASGIApp | None = None,
+        *,
+        engine: "Engine | AsyncEngine | URL | str | None" = None,
+        concurrency: int = 10,
+        dispatch_deadline_seconds: float = 30.0,
+        lease_seconds: float = 30.0,
+        poll_seconds: float = 1.0,
+        drain_seconds: float = 10.0,
+        crash_limit: int = 3,
+        tombstone_seconds: float = 9 * 86_400.0,
+        max_body_bytes: int = 1_048_576,
+        base_url: str = "http://localhost",
+        create_tables: bool = True,
+        dispatch: bool = True,
+        queues: Iterable[QueueSettings] = (),
+        router: TaskRouter | None = None,
+        env: Env | None = None,
+    ) -> None:
+        self.app: ASGIApp = _nothing_here if app is None else app
+        self.events = Events()
+        self._router = default_router if router is None else router
+        self._env = env or Env()
+        self._processing: Processing | None = None
+        self._started = False
+        self._refused: Error | None = None
+        try:
+            _check_types(self.app, self._router)
+            self.config = Config(
+                concurrency=concurrency,
+                dispatch_deadline_seconds=dispatch_deadline_seconds,
+                lease_seconds=lease_seconds,
+                poll_seconds=poll_seconds,
+                drain_seconds=drain_seconds,
+                crash_limit=crash_limit,
+                tombstone_seconds=tombstone_seconds,
+                max_body_bytes=max_body_bytes,
+                base_url=base_url,
+                create_tables=create_tables,
+                dispatch=dispatch,
+                queues=_by_name(queues),
+            )
+            url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL
+            self._outbox = Outbox(
+                url if engine is None else engine,
+                env=self._env,
+                config=self.config,
+                events=self.events,
+                on_begin=refuse_second_writer,
+            )
+        except Error as error:
+            if not _built_in_a_call():
+                raise
+            self._refused = error
+            return
+        wake_on_commit(self._outbox)
+
+    @property
+    def inspector(self) -> Inspector:
+        """Look at stored tasks, run dead ones again, delete them."""
+        return self._outbox.store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if self._refused is not None:
+            if scope["type"] == "lifespan":
+                await fail_startup(self._refused, receive, send)
+            raise self._refused
+        match scope["type"]:
+            case "http":
+                await self._http(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(scope, receive, send)
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case _:
+                await self.app(scope, receive, send)
+
+    # Requests.
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        delivery = delivery_in(scope)
+        handler = self._router.find(_route_path(scope))
+        app = self.app if handler is None else handler.handle
+        if delivery is not None:
+            unit = UnitOfWork(self._outbox, delivery)
+            await serve_delivery(app, unit, delivery, scope, receive, send)
+        elif handler is not None and not handler.public:
+            await _forbid(send)
+        else:
+            unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope))
+            await serve_request(app, unit, _cleaned(scope), receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._router.find(_route_path(scope)) is not None:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self.app(_cleaned(scope), receive, send)
+
+    async def _misplaced(self, scope: Scope) -> str | None:
+        """Notice requests that come without a lifespan; say why no task may be added, if none may."""
+        if self._outbox.seen:
+            return None
+        if "app_root_path" in scope:
+            return _MOUNTED
+        await self._outbox.prepare()
+        self._outbox.warn_once("no lifespan", _NO_LIFESPAN)
+        return None
+
+    # Lifespan.
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def start(loops: TaskGroup) -> None:
+            # Added to a framework's stack, the whole app is entered again; outermost, this layer is.
+            target = Target(app=app, state=dict(scope.get("state") or {}), calls=loops)
+            await self._start(loops, target)
+
+        app: ASGIApp = scope.get("app") or self
+        lifespan = Lifespan(self.app, prepare=self._prepare, start=start, stop=self._stop, close=self._close)
+        await lifespan(scope, receive, send)
+
+    async def _prepare(self) -> None:
+        self._router.check_sessions(is_async=self._outbox.is_async)
+        await self._outbox.prepare()
+        self._outbox.seen = self._outbox.running = True
+        self._started = False
+
+    async def _start(self, loops: TaskGroup, target: Target) -> None:
+        self._started = True
+        if self.config.dispatch:
+            self._processing = Processing(self._outbox, target)
+            await self._processing.start(loops)
+        self._announce()
+
+    async def _stop(self) -> None:
+        processing, self._processing = self._processing, None
+        if processing is not None:
+            await processing.stop()
+
+    async def _close(self) -> None:
+        # Some servers serve on after a lifespan that broke before its start: then nobody dispatches.
+        self._outbox.seen = self._started
+        await self._outbox.close()
+
+    def _announce(self) -> None:
+        handlers = f"{len(self._router)} task handler{'' if len(self._router) == 1 else 's'}"
+        dispatch = "" if self.config.dispatch else ", dispatch off"
+        line = f"hookware: {handlers}, {self._outbox.address}{dispatch}"
+        if _logger.isEnabledFor(logging.INFO):
+            _logger.info("%s", line)
+        elif not _logger.hasHandlers():  # servers set up only their own loggers: say it all the same
+            print(line, file=sys.stderr)  # noqa: T201 - the one line of start-up output
+
+
+def _check_types(app: object, router: object) -> None:
+    if not callable(app):
+        raise ConfigurationError(
+            f"Hookware wraps an ASGI app, got {app!r}: write Hookware(app, engine=engine), or Hookware(engine=engine) "
+            "where there is no app"
+        )
+    if not isinstance(router, TaskRouter):
+        raise ConfigurationError(
+            f"router= must be a hookware.TaskRouter, got {router!r}: routers of a framework belong to its app"
+        )
+
+
+def _by_name(queues: object) -> dict[str, QueueSettings]:
+    by_name: dict[str, QueueSettings] = {}
+    for settings in queues if isinstance(queues, Iterable) else [queues]:
+        if not isinstance(settings, QueueSettings) or not isinstance(settings.retry, RetryOptions):
+            raise ConfigurationError(
+                f'queues= takes a list of QueueSettings(name="mail", retry=TaskRetryOptions(...)), got {settings!r}'
+            )
+        if settings.name in by_name:
+            raise ConfigurationError(f"the queue {settings.name!r} is set twice in queues=: leave one out")
+        by_name[checked_queue_name(settings.name)] = settings
+    return by_name
+
+
+def _built_in_a_call() -> bool:
+    """Say whether Starlette makes this layer just now, inside the server's first call of the app.
+
+    An exception there would tell the server only that the app has no lifespan, and some serve on.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "build_middleware_stack":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _cleaned(scope: Scope) -> Scope:
+    """Give a network scope without headers and keys that only hookware may set; the very same if there are none."""
+    headers = scope.get("headers", ())
+    kept = strip_internal(headers)
+    if kept is headers and SCOPE_KEY not in scope:
+        return scope
+    clean = {name: value for name, value in scope.items() if name != SCOPE_KEY}
+    clean["headers"] = kept
+    return clean
+
+
+def _route_path(scope: Scope) -> str:
+    """Give the path below the prefix that a proxy or server was told about."""
+    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
+    if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
+        return path[len(prefix) :] or "/"
+    return path
+
+
+async def _forbid(send: Send) -> None:
+    body = b"Forbidden: this path runs tasks only."
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """Be the app where there is none: no lifespan, no page."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})

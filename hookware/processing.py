@@ -1,0 +1,49 @@
+"""The loops of one process, wired together: dispatcher, heartbeat and reaper over one store."""
+
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from hookware.delivery import Target, deliver
+from hookware.dispatcher import Dispatcher
+from hookware.heartbeat import Heartbeat
+from hookware.owner import current_owner
+from hookware.reaper import Reaper
+from hookware.store.sql.outbox import Outbox
+
+
+class Processing:
+    """Dispatches the tasks of an outbox into a target, from `start` to `stop`."""
+
+    def __init__(self, outbox: Outbox, target: Target) -> None:
+        env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
+        heartbeat = Heartbeat(store, env, config)
+        self._outbox = outbox
+        self._dispatcher = Dispatcher(
+            store=store,
+            deliver=partial(deliver, target, env=env, config=config),
+            heartbeat=heartbeat,
+            env=env,
+            config=config,
+            events=events,
+            owner=current_owner(env),
+            hurry=outbox.runner.hurry,
+        )
+        self._reaper = Reaper(store, env, config, events, self._dispatcher.wake, is_held=heartbeat.holds)
+
+    async def start(self, loops: TaskGroup) -> None:
+        """Start the loops, and wake them from now on whenever tasks are committed in this process."""
+        self._outbox.on_committed = self._dispatcher.wake.notify
+        loops.start_soon(self._dispatcher.run)
+        loops.start_soon(self._reaper.run)
+
+    async def stop(self) -> None:
+        """Stop claiming, let running tasks end for the drain time, give the others back."""
+        self._outbox.on_committed = lambda: None
+        try:
+            async with anyio.create_task_group() as stopping:
+                stopping.start_soon(self._reaper.stop)
+                await self._dispatcher.stop()
+        finally:
+            self._outbox.runner.relax()

@@ -1,0 +1,109 @@
+"""Takes back tasks whose process died or froze: expired leases, and leases of processes known to be gone.
+
+Recovery looks at the task's row. Whoever settles with the row's fence first acts; the others are refused. Only the
+leases that this very process keeps alive are left alone: where they look expired, a clock has stepped.
+"""
+
+from collections.abc import Callable
+
+import anyio
+
+from hookware.config import Config
+from hookware.core.lifecycle import Decision, LeaseExpired, decide
+from hookware.core.task import Lease, LeasedTask
+from hookware.env import Env, Wake
+from hookware.events import AttemptSettled, Events
+from hookware.owner import is_dead
+from hookware.store.base import Settlement, Store
+from hookware.supervisor import Health, supervise
+
+_BATCH = 100
+_PRUNE_SECONDS = 3600.0
+
+
+class Reaper:
+    """Reaps at once, and then every half lease; every hour it also removes what has had its time.
+
+    Args:
+        store: where the tasks are.
+        env: clock and randomness.
+        config: how long a lease is, and what the queues' retry options are.
+        events: told of each task taken back.
+        wake: notified when tasks may be due again.
+        is_held: says whether this process keeps a lease alive.
+        is_dead: says whether an owner's process is known to be gone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        config: Config,
+        events: Events,
+        wake: Wake,
+        *,
+        is_held: Callable[[Lease], bool],
+        is_dead: Callable[[str], bool] = is_dead,
+    ) -> None:
+        self.health = Health(env)
+        self._store, self._env, self._config, self._events = store, env, config, events
+        self._wake = wake
+        self._is_held = is_held
+        self._is_dead = is_dead
+        self._prune_at = env.monotonic()
+        self._scope = anyio.CancelScope()
+        self._running = False
+        self._ended = anyio.Event()
+
+    async def run(self) -> None:
+        """Reap until `stop()`."""
+        self._running = True
+        try:
+            with self._scope:
+                await supervise("reaper", self._reap_forever, env=self._env, events=self._events, health=self.health)
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Stop reaping; what is on its way to the database is broken off, which the fence makes harmless."""
+        self._scope.cancel()
+        if self._running:
+            await self._ended.wait()
+
+    async def reap(self) -> int:
+        """Take back every task whose lease has ended; how many."""
+        dead = [owner for owner in await self._store.owners() if self._is_dead(owner)]
+        count = 0
+        while True:
+            tasks = await self._store.expired(_BATCH, dead)
+            accepted_count = await self._take_back([task for task in tasks if not self._is_held(task.lease)])
+            count += accepted_count
+            if len(tasks) < _BATCH or accepted_count == 0:
+                return count
+
+    async def _reap_forever(self) -> None:
+        while True:
+            if await self.reap():
+                self._wake.notify()
+            if self._env.monotonic() >= self._prune_at:
+                await self._store.prune()
+                self._prune_at = self._env.monotonic() + _PRUNE_SECONDS
+            await self._env.sleep(self._config.lease_seconds / 2 * (0.9 + self._env.random() / 10))
+
+    async def _take_back(self, tasks: list[LeasedTask]) -> int:
+        if not tasks:
+            return 0
+        decisions = [self._decide(task) for task in tasks]
+        self._env.fp("reap.before")
+        pairs = zip(tasks, decisions, strict=True)
+        results = await self._store.settle([Settlement(task.lease, each, task.lease_until_us) for task, each in pairs])
+        self._env.fp("reap.settled")
+        for task, decision, accepted in zip(tasks, decisions, results, strict=True):
+            if accepted:
+                self._events.emit(AttemptSettled(task, decision, accepted=True, duration_seconds=0.0))
+        return sum(results)
+
+    def _decide(self, task: LeasedTask) -> Decision:
+        # `expired` gives the database's time as `claimed_us`.
+        given = self._config.circumstances(task, now_us=task.claimed_us, jitter=self._env.random())
+        return decide(task, LeaseExpired(), given)

@@ -1,0 +1,192 @@
+"""What a handler's parameters ask for: values of the task, validated by pydantic, and things that are injected."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+
+import pydantic
+from pydantic_core import PydanticSerializationError
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+
+from hookware.context import TaskContext
+from hookware.core.params import decode_params
+from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
+
+_LISTS: Final = (list, tuple, set, frozenset, Sequence)
+_AS_JSON: Final = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
+"""What JSON has no word for comes back as it was."""
+
+
+class Injected(Enum):
+    """What hookware gives a handler by a parameter's annotation."""
+
+    SESSION = "Session"
+    ASYNC_SESSION = "AsyncSession"
+    REQUEST = "Request"
+    TASK = "TaskContext"
+
+    @property
+    def with_article(self) -> str:
+        """Name it in a sentence."""
+        return f"{'an' if self.value[0] in 'AEIOU' else 'a'} {self.value}"
+
+
+class TaskSignature:
+    """The parameters of one handler, read once when it is registered.
+
+    Args:
+        function: the handler.
+        names: what its annotations may mean besides the globals of its module: the locals around it.
+
+    Raises:
+        ConfigurationError: a parameter cannot be filled from a task.
+    """
+
+    def __init__(self, function: Callable[..., object], names: Mapping[str, object]) -> None:
+        self.name = getattr(function, "__qualname__", repr(function))
+        self._signature = inspect.signature(function)
+        self._refuse_generator(function)
+        hints = _hints(function, self.name, names)
+        self.injected: dict[str, Injected] = {}
+        self._fields: dict[str, str] = {}
+        self._listed: set[str] = set()
+        fields: dict[str, Any] = {}
+        for parameter in self._signature.parameters.values():
+            self._refuse_variadic(parameter)
+            annotation = hints.get(parameter.name, Any)
+            injected = _injected(annotation)
+            if injected is not None:
+                self.injected[parameter.name] = injected
+                continue
+            # A name of our own, for a model refuses some names that a parameter may have; the alias is the real one.
+            field = self._fields[parameter.name] = f"p{len(fields)}"
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[field] = (Annotated[annotation, pydantic.Field(alias=parameter.name)], default)
+            if _is_list(annotation):
+                self._listed.add(parameter.name)
+        self._model = self._model_of(fields)
+
+    def asks_for(self, injected: Injected) -> bool:
+        """Say whether a parameter is filled with this."""
+        return injected in self.injected.values()
+
+    def has(self, name: str) -> bool:
+        """Say whether a task can carry a value of this name to the handler."""
+        return name in self._fields
+
+    def read(self, method: str, content_type: str, query_string: bytes, body: bytes) -> dict[str, object]:
+        """Give the arguments that a request carries, validated.
+
+        Raises:
+            PermanentTaskFailure: they do not fit the handler; another attempt would not change that.
+        """
+        carried: Mapping[str, object] | None = None
+        try:
+            if content_type.partition(";")[0].strip().lower().endswith("json"):
+                model = self._model.model_validate_json(body)
+            else:
+                carried = self._values(method, content_type, query_string, body)
+                model = self._model.model_validate(carried)
+        except pydantic.ValidationError as error:
+            has = "" if carried is None else f" (the task carries: {', '.join(carried) or 'nothing'})"
+            raise PermanentTaskFailure(f"the task does not fit {self.name}: {_summary(error)}{has}") from None
+        except ValueError as error:
+            raise PermanentTaskFailure(f"the task for {self.name} cannot be read: {error}") from error
+        return {name: getattr(model, field) for name, field in self._fields.items()}
+
+    def write(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+        """Give the JSON body that carries these arguments.
+
+        Raises:
+            InvalidTaskError: they do not fit the handler.
+        """
+        names = list(self._fields)
+        if len(args) > len(names):
+            raise InvalidTaskError(f"{self.name} takes {len(names)} arguments from a task, got {len(args)}")
+        values: dict[str, object] = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name in values or name not in names:
+                problem = "is given twice" if name in values else "is not a parameter"
+                raise InvalidTaskError(
+                    f"{name!r} {problem} of {self.name}, which takes {', '.join(names) or 'nothing'}"
+                )
+            values[name] = value
+        try:
+            model = self._model.model_validate(values)
+            return model.model_dump_json(by_alias=True, include={self._fields[name] for name in values}).encode()
+        except pydantic.ValidationError as error:
+            raise InvalidTaskError(f"the arguments do not fit {self.name}: {_summary(error)}") from None
+        except PydanticSerializationError as error:
+            raise InvalidTaskError(f"an argument of {self.name} cannot travel as JSON: {error}") from None
+
+    def _values(self, method: str, content_type: str, query_string: bytes, body: bytes) -> Mapping[str, object]:
+        decoded = decode_params(method, content_type, query_string, body)
+        several = [name for name, texts in decoded.items() if len(texts) > 1 and self.has(name)]
+        for name in several:
+            if name not in self._listed:
+                raise ValueError(
+                    f"{name!r} comes {len(decoded[name])} times, and takes one value: annotate it as a list"
+                )
+        return {name: texts if name in self._listed else texts[-1] for name, texts in decoded.items()}
+
+    def _refuse_generator(self, function: Callable[..., object]) -> None:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(
+                f"task handler {self.name} is a generator, whose body would not run: return instead of yield"
+            )
+
+    def _refuse_variadic(self, parameter: inspect.Parameter) -> None:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ConfigurationError(
+                f"parameter {parameter} of task handler {self.name} has no name that a task could carry: "
+                "use plain named parameters, or take a TaskContext and read its body"
+            )
+
+    def _model_of(self, fields: dict[str, Any]) -> type[pydantic.BaseModel]:
+        try:
+            return pydantic.create_model(f"{self.name} params", __config__=_AS_JSON, **fields)
+        except (pydantic.PydanticUserError, TypeError, NameError) as error:
+            raise ConfigurationError(
+                f"task handler {self.name} has a parameter whose annotation cannot be validated: {error}"
+            ) from error
+
+
+def _hints(function: Callable[..., object], name: str, names: Mapping[str, object]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, localns=dict(names), include_extras=True)
+    except NameError as error:
+        raise ConfigurationError(f"an annotation of task handler {name} cannot be resolved: {error}") from error
+
+
+def _is_list(annotation: object) -> bool:
+    """Say whether a form may carry several values for this, also where it is optional or annotated."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _is_list(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return any(map(_is_list, get_args(annotation)))
+    return annotation in _LISTS or origin in _LISTS
+
+
+def _injected(annotation: object) -> Injected | None:
+    if get_origin(annotation) is Annotated:  # FastAPI's `Annotated[Session, Depends(...)]`: a session all the same
+        annotation = get_args(annotation)[0]
+    if not isinstance(annotation, type):
+        return None
+    if issubclass(annotation, Session):
+        return Injected.SESSION
+    if hasattr(annotation, "sync_session_class"):  # an AsyncSession, whose import needs an optional extra
+        return Injected.ASYNC_SESSION
+    if issubclass(annotation, Request):
+        return Injected.REQUEST
+    if issubclass(annotation, TaskContext):
+        return Injected.TASK
+    return None
+
+
+def _summary(error: pydantic.ValidationError) -> str:
+    problems = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors(include_input=False)]
+    return "; ".join(problems[:5])
