@@ -1,0 +1,200 @@
+"""Kill, restart, and count: `python -m tests.crash.campaign --kills 200 --requests 2000`.
+
+Random kills fall while requests are answered and tasks run; further ones at each failpoint. After the last kill
+one process runs what is left, and the verdict is printed; the exit status is 1 if a promise was broken.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from threading import Timer
+from typing import Any
+
+from tests.crash.load import Clients, random_ask
+from tests.crash.site import Process, Site, site_in
+from tests.crash.verdict import Verdict, judge
+
+SHUTDOWN = tuple(f"dispatch.shutdown.{step}" for step in (1, 2, 3, 4, 5))
+FAILPOINTS = (
+    "add.before", "add.committed",
+    "claim.before", "claim.updated", "claim.committed",
+    "commit.before", "commit.committed",
+    "dispatch.wake", "dispatch.claim.before", "dispatch.claim.claimed", "dispatch.start", "dispatch.app.returned",
+    "dispatch.settle.before", "dispatch.settle.settled",
+    "heartbeat.renew", "renew.before", "renew.committed",
+    "reap.before", "reap.settled",
+    "settle.before", "settle.updated", "settle.committed",
+    *SHUTDOWN,
+)  # fmt: skip
+
+RARE = frozenset({*SHUTDOWN, "reap.before", "reap.settled"})
+"""Passed once in most processes."""
+
+REACHED_BY: dict[str, dict[str, Any]] = {
+    "add": {"path": "/order/alone"},
+    "settle": {"url": "/outside"},
+    "renew": {"wait": 0.5},
+    "dispatch.settle": {"url": "/outside"},
+    "heartbeat": {"wait": 0.5},
+    "commit": {"path": "/order/own", "url": "/own"},
+}
+"""What has to be asked for, to pass a failpoint of such a name for certain."""
+
+# A kill is nobody's fault here: no task may become dead by being near too many of them.
+OPTIONS: dict[str, Any] = {"lease_seconds": 1.0, "poll_seconds": 0.25, "drain_seconds": 0.2, "crash_limit": 100_000}
+_PER_FAILPOINT_ROUND = 10
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was done to the processes."""
+
+    random_kills: int = 0
+    failpoint_kills: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+
+
+class Campaign:
+    """A site, its clients, and one or two processes that are killed again and again."""
+
+    def __init__(self, site: Site, seed: int) -> None:
+        self.clients = Clients()
+        self.figures = Figures()
+        self._site = site
+        self._random = Random(seed)
+        self._alive: list[Process] = []
+        self.asked = 0
+
+    def kill_at_random(self, kills: int, requests: int, *, processes: int = 1) -> None:
+        """Kill `kills` times while `requests` are sent; of several processes, one at a time."""
+        for number in range(kills):
+            self._bring_up(processes)
+            share = requests * (number + 1) // kills - requests * number // kills
+            victim = self._random.choice(self._alive)
+            # Some die before they serve: the start, too, claims and takes back.
+            timer = Timer(self._random.uniform(0, 0.35), victim.kill)
+            if self._random.randrange(10):
+                self._wait_ready()
+            timer.start()
+            self._ask(share)
+            timer.join()
+            self._bury(victim)
+            self.figures.random_kills += 1
+
+    def kill_at(self, failpoint: str, *, processes: int = 1) -> bool:
+        """Let one process die at a failpoint; False if it was not passed, and the process was killed anyway."""
+        if failpoint.startswith("reap"):
+            self._leave_leases()
+        self._bring_up(processes - 1)
+        victim = self._launch(failpoint=f"{failpoint}:{1 if failpoint in RARE else self._random.randint(1, 3)}")
+        self._wait_ready()
+        self._ask(_PER_FAILPOINT_ROUND, **REACHED_BY.get(failpoint.rpartition(".")[0], {}))
+        if failpoint in SHUTDOWN:
+            victim.signal(signal.SIGTERM)
+        with suppress(AssertionError):
+            victim.ended(3)
+        self._bury(victim)
+        died = any(line.node == victim.pid and line.outcome == failpoint for line in self._site.lines("killed"))
+        self.figures.failpoint_kills[failpoint] += died
+        return died
+
+    def _leave_leases(self) -> None:
+        """Kill every process while tasks run in it, so that the next one has something to take back."""
+        self._bring_up(1)
+        self._wait_ready()
+        self._ask(6, wait=2.0, end="commit")
+        for process in list(self._alive):
+            self._bury(process)
+
+    def finish(self, seconds: float = 60) -> Verdict:
+        """Let everything that is left run, undisturbed, and judge."""
+        self._bring_up(1)
+        self._wait_ready()
+        self._site.wait_until_quiet(seconds)
+        for process in self._alive:
+            process.signal(signal.SIGTERM)
+            process.ended(10)
+        self.clients.close()
+        return judge(self._site, self.clients.answers)
+
+    def _ask(self, count: int, **chosen: Any) -> None:
+        asks = [replace(random_ask(f"order {self.asked + n}", self._random), **chosen) for n in range(count)]
+        self.asked += count
+        alive = list(self._alive)
+        self.clients.ask(lambda number: alive[number % len(alive)], asks)
+
+    def _bring_up(self, processes: int) -> None:
+        while len(self._alive) < processes:
+            self._launch()
+
+    def _launch(self, *, failpoint: str = "") -> Process:
+        process = self._site.launch(failpoint=failpoint, **OPTIONS)
+        self._alive.append(process)
+        self.figures.starts += 1
+        return process
+
+    def _wait_ready(self) -> None:
+        for process in self._alive:
+            process.ready()
+
+    def _bury(self, process: Process) -> None:
+        process.kill()
+        self._alive.remove(process)
+
+
+def run(site: Site, *, kills: int, requests: int, each: int, seed: int) -> tuple[Campaign, Verdict]:
+    """Run a campaign: a third of the random kills hit one of two processes, and half of those at failpoints."""
+    campaign = Campaign(site, seed)
+    alone = kills - kills // 3
+    campaign.kill_at_random(alone, requests * alone // max(kills, 1))
+    campaign.kill_at_random(kills - alone, requests - requests * alone // max(kills, 1), processes=2)
+    for failpoint in FAILPOINTS if each else ():
+        for attempt in range(each * 4):
+            campaign.kill_at(failpoint, processes=1 + attempt % 2)
+            if campaign.figures.failpoint_kills[failpoint] == each:
+                break
+    return campaign, campaign.finish()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="kills at random moments")
+    parser.add_argument("--requests", type=int, default=2000, help="requests sent meanwhile")
+    parser.add_argument("--each", type=int, default=5, help="kills at each failpoint")
+    parser.add_argument("--seed", type=int, default=1, help="of the choices; the moments of death are the system's")
+    asked = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory, site_in(Path(directory)) as site:
+        campaign, verdict = run(site, kills=asked.kills, requests=asked.requests, each=asked.each, seed=asked.seed)
+        locked = site.logs.count("is locked")
+    figures, answers = campaign.figures, campaign.clients.answers
+    at_failpoints = sum(figures.failpoint_kills.values())
+    fewest = min((figures.failpoint_kills[name] for name in FAILPOINTS), default=0)
+    print(
+        f"kills {figures.random_kills} at random + {at_failpoints} at {len(FAILPOINTS)} failpoints (at least {fewest} "
+        f"each), requests {campaign.asked}, answered {answers.answered}, committed {verdict.committed}, "
+        f"effects {verdict.effects}, lost {verdict.lost}, run after rollback {verdict.ran_after_rollback}, "
+        f"duplicates through own session {verdict.duplicates_inside}, duplicates outside {verdict.duplicates_outside}, "
+        f"zombies accepted {verdict.zombies_accepted}, broken answers {verdict.broken_answers}, dead {verdict.dead}, "
+        f"unknown {verdict.unknown}, complaints of the checker {len(verdict.complaints)}, locked {locked}, "
+        f"processes {figures.starts}, {time.monotonic() - began:.0f} s"
+    )
+    try:
+        verdict.check()
+        assert fewest >= asked.each, figures.failpoint_kills
+        assert not locked
+    except AssertionError as broken:
+        print(f"BROKEN: {broken}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

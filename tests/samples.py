@@ -1,0 +1,78 @@
+"""Values for the tests: tasks with everything filled in, and a clock that a test moves by hand."""
+
+from hookware.core.retry import RetryOptions
+from hookware.core.task import DEFAULT_DEADLINE_US, Headers, LeasedTask, NewTask
+from hookware.env import Env
+
+
+class SteppedEnv(Env):
+    """An Env whose clocks stand still until the test moves them."""
+
+    def __init__(self, now_us: int = 1_700_000_000_000_000) -> None:
+        super().__init__()
+        self._now_us = now_us
+        self._began_us = now_us
+
+    def now_us(self) -> int:
+        return self._now_us
+
+    def monotonic(self) -> float:
+        return (self._now_us - self._began_us) / 1e6
+
+    def advance(self, seconds: float) -> None:
+        self._now_us += int(seconds * 1e6)
+
+
+def new_task(
+    task_id: int,
+    *,
+    queue_name: str = "default",
+    url: str = "/worker",
+    body: bytes = b"",
+    countdown_us: int = 0,
+    retry: RetryOptions | None = None,
+    deadline_us: int = DEFAULT_DEADLINE_US,
+) -> NewTask:
+    """Give a task that is about to be added."""
+    return NewTask(
+        id=task_id,
+        queue_name=queue_name,
+        name=None,
+        method="POST",
+        url=url,
+        headers=(),
+        body=body,
+        countdown_us=countdown_us,
+        retry=retry,
+        deadline_us=deadline_us,
+    )
+
+
+def leased_task(
+    task_id: int = 7,
+    *,
+    url: str = "/worker",
+    method: str = "POST",
+    headers: Headers = (),
+    body: bytes = b"",
+    deadline_us: int = DEFAULT_DEADLINE_US,
+) -> LeasedTask:
+    """Give a task in its first attempt."""
+    return LeasedTask(
+        id=task_id,
+        fence=1,
+        queue_name="default",
+        name=None,
+        method=method,
+        url=url,
+        headers=headers,
+        body=body,
+        eta_us=0,
+        attempt_count=1,
+        crash_count=0,
+        first_attempt_us=0,
+        claimed_us=0,
+        last_status=None,
+        retry=None,
+        deadline_us=deadline_us,
+    )

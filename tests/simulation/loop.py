@@ -1,0 +1,140 @@
+"""An event loop in which nothing is left to chance: virtual time, and a seed that chooses what runs next.
+
+Every callback belongs to a node, by a context variable. A node can be frozen, which is what SIGSTOP does to a
+process, and never thawed, which is what SIGKILL does: no `finally` runs.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from random import Random
+from typing import Any
+
+NODE: ContextVar[str] = ContextVar("node")
+WORLD = "world"
+_STEP_SECONDS = 2e-5  # a callback takes time too: a spinning loop must not stop the clock
+
+
+class DeadlockError(RuntimeError):
+    """Nothing is ready, and no timer is left."""
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """A deterministic loop: the same seed and program give the same run."""
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[Any]  # of TimerHandle, whose private parts are needed
+    _stopping: bool
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.step_count = 0
+        self._random = Random(seed)
+        self._now = 0.0
+        self._current = WORLD
+        self._frozen: dict[str, list[asyncio.Handle]] = {}
+
+    def time(self) -> float:
+        return self._now
+
+    def call_soon(  # type: ignore[override] # TypeVarTuple in typeshed only
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        return super().call_soon(callback, *args, context=self._on_a_node(context))
+
+    def call_at(  # type: ignore[override] # TypeVarTuple in typeshed only
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return super().call_at(when, callback, *args, context=self._on_a_node(context))
+
+    def _on_a_node(self, context: Context | None) -> Context:
+        """Whatever is begun in a fresh context belongs to the node that begins it."""
+        context = copy_context() if context is None else context
+        if NODE not in context:
+            context.run(NODE.set, self._current)
+        return context
+
+    def on_node(self, node: str, coroutine: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+        """Begin a task that belongs to `node`."""
+        return self.create_task(coroutine, context=context_of(node))
+
+    def freeze(self, *nodes: str) -> None:
+        """Let nothing of these nodes run until they are thawed."""
+        for node in nodes:
+            self._frozen.setdefault(node, [])
+
+    def thaw(self, *nodes: str) -> None:
+        """Let these nodes go on, with all that has become due meanwhile."""
+        for node in nodes:
+            self._ready.extend(self._frozen.pop(node, []))
+
+    @property
+    def frozen(self) -> list[str]:
+        """The nodes that are frozen now."""
+        return list(self._frozen)
+
+    def is_frozen(self, node: str) -> bool:
+        """Whether the node is frozen now."""
+        return node in self._frozen
+
+    def after(self, seconds: float, action: Callable[..., object], *args: object) -> None:
+        """Do something later that no frozen node can hold up."""
+        self.call_later(seconds, action, *args, context=context_of(WORLD))
+
+    def _run_once(self) -> None:
+        self._now += _STEP_SECONDS
+        self._make_due_ready()
+        handle = self._choose()
+        if handle is None:
+            self._move_on()
+            return
+        self.step_count += 1
+        self._current = _node_of(handle)
+        handle._run()
+        self._current = WORLD
+
+    def _choose(self) -> asyncio.Handle | None:
+        ready = self._ready
+        while ready:
+            ready.rotate(-self._random.randrange(len(ready)))
+            handle = ready.popleft()
+            held = self._frozen.get(_node_of(handle))
+            if held is not None:
+                held.append(handle)
+            elif not handle.cancelled():
+                return handle
+        return None
+
+    def _make_due_ready(self) -> None:
+        while self._scheduled and (self._scheduled[0]._when <= self._now or self._scheduled[0]._cancelled):
+            timer = heapq.heappop(self._scheduled)
+            timer._scheduled = False
+            if not timer._cancelled:
+                self._ready.append(timer)
+
+    def _move_on(self) -> None:
+        if self._stopping:
+            return
+        if not self._scheduled:
+            raise DeadlockError(f"nothing is left to run at {self._now:.3f} s")
+        self._now = max(self._now, self._scheduled[0]._when)
+
+    def _process_events(self, event_list: object) -> None:
+        """There is no I/O."""
+
+    def _write_to_self(self) -> None:
+        """There is no selector to wake."""
+
+
+def context_of(node: str) -> Context:
+    """Give a fresh context that belongs to `node`."""
+    context = Context()
+    context.run(NODE.set, node)
+    return context
+
+
+def _node_of(handle: asyncio.Handle) -> str:
+    context: Context = handle._context  # type: ignore[attr-defined] # private
+    return context[NODE]

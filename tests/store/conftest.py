@@ -1,0 +1,64 @@
+"""SQLite files and stores on them."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, insert
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from hookware.core.task import NewTask
+from hookware.env import Env
+from hookware.store.sql import sqlite
+from hookware.store.sql.async_runner import AsyncRunner, own_async_engine
+from hookware.store.sql.engines import own_engine
+from hookware.store.sql.rows import to_row
+from hookware.store.sql.runner import Runner, ThreadRunner
+from hookware.store.sql.store import SQLStore
+from hookware.store.sql.tables import task_table
+from tests.store.subject import TOMBSTONE_US, ManualClock, Subject
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[Engine]:
+    """Give the user's engine, configured."""
+    engine = create_engine(f"sqlite:///{path}")
+    sqlite.configure(engine)
+    yield engine
+    engine.dispose()
+
+
+@asynccontextmanager
+async def sql_subject(runner: Runner) -> AsyncIterator[Subject]:
+    clock = ManualClock()
+    store = SQLStore(runner, clock, env=Env(), tombstone_us=TOMBSTONE_US)
+    await store.prepare(create_tables=True)
+
+    async def put(tasks: Sequence[NewTask]) -> None:
+        def rows(connection: Connection) -> None:
+            connection.execute(insert(task_table), [to_row(task, clock.now_us) for task in tasks])
+
+        await runner.run(rows)
+
+    yield Subject(store, clock, put)
+    await store.close()
+
+
+@pytest.fixture
+async def thread_subject(engine: Engine) -> AsyncIterator[Subject]:
+    async with sql_subject(ThreadRunner(own_engine(engine), Env())) as subject:
+        yield subject
+
+
+@pytest.fixture
+async def async_subject(path: Path) -> AsyncIterator[Subject]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    async with sql_subject(AsyncRunner(own_async_engine(engine), Env())) as subject:
+        yield subject
+    await engine.dispose()

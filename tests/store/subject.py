@@ -1,0 +1,99 @@
+"""A store under test, with its clock and what stands outside of its protocol."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+from anyio import to_thread
+
+from hookware.core.lifecycle import Decision
+from hookware.core.retry import RetryOptions
+from hookware.core.task import DEFAULT_DEADLINE_US, Headers, Lease, LeasedTask, NewTask
+from hookware.store.base import Claim, Inspector, Settlement, Store, TaskInfo
+
+START_US = 1_700_000_000_000_000
+TOMBSTONE_US = 60_000_000
+LEASE_US = 30_000_000
+SECOND_US = 1_000_000
+
+_ids = count(1)
+
+
+class ManualClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_us = START_US
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    def advance(self, us: int) -> None:
+        self.now_us += us
+
+
+class FullStore(Store, Inspector, Protocol):
+    """What every store is."""
+
+
+def new_task(
+    queue_name: str = "default",
+    name: str | None = None,
+    *,
+    task_id: int | None = None,
+    url: str = "/worker",
+    headers: Headers = (),
+    body: bytes = b"",
+    eta_us: int | None = None,
+    countdown_us: int = 0,
+    retry: RetryOptions | None = None,
+    deadline_us: int = DEFAULT_DEADLINE_US,
+) -> NewTask:
+    return NewTask(
+        id=next(_ids) if task_id is None else task_id,
+        queue_name=queue_name,
+        name=name,
+        method="POST",
+        url=url,
+        headers=headers,
+        body=body,
+        eta_us=eta_us,
+        countdown_us=countdown_us,
+        retry=retry,
+        deadline_us=deadline_us,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A store, its clock, and a way in as a committed transaction of the user's has: no name is won."""
+
+    store: FullStore
+    clock: ManualClock
+    insert: Callable[[Sequence[NewTask]], Awaitable[None]]
+
+    async def add(self, *tasks: NewTask) -> None:
+        await self.store.add(tasks)
+
+    async def claim(
+        self, limit: int = 10, *, owner: str = "me", lease_us: int = LEASE_US, exclude: Sequence[str] = ()
+    ) -> list[LeasedTask]:
+        wish = Claim(owner=owner, limit=limit, lease_us=lease_us, exclude=frozenset(exclude))
+        return list((await self.store.claim(wish)).tasks)
+
+    async def claim_one(self) -> LeasedTask:
+        (task,) = await self.claim(1)
+        return task
+
+    async def settle(self, lease: Lease, decision: Decision) -> bool:
+        (accepted,) = await self.store.settle([Settlement(lease, decision)])
+        return accepted
+
+    async def renew(self, *leases: Lease, lease_us: int = LEASE_US) -> frozenset[int]:
+        return await to_thread.run_sync(self.store.renew, leases, lease_us)
+
+    async def get(self, task_id: int) -> TaskInfo:
+        info = await self.store.get(task_id)
+        assert info is not None
+        return info

@@ -1,0 +1,190 @@
+"""Any sequence of calls, on any store, does what a plain model says."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from sqlalchemy import create_engine
+
+from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry, State
+from hookware.core.task import Lease, NewTask
+from hookware.env import Env
+from hookware.store.base import Claim, Claimed, Settlement
+from hookware.store.memory import MemoryStore
+from hookware.store.sql.engines import own_engine
+from hookware.store.sql.runner import ThreadRunner
+from tests.store.conftest import sql_subject
+from tests.store.model import Model, seen
+from tests.store.subject import SECOND_US, TOMBSTONE_US, ManualClock, Subject, new_task
+
+seconds = st.integers(0, 40).map(lambda n: n * SECOND_US)
+queue_names = st.sampled_from(["a", "b", "c"])
+owners = st.sampled_from(["one", "two"])
+new_tasks = st.lists(
+    st.tuples(queue_names, st.none() | st.sampled_from(["x", "y"]), st.none() | st.integers(-20, 20)),
+    min_size=1, max_size=4,
+)  # fmt: skip
+statuses = st.none() | st.sampled_from([404, 500])
+decisions: st.SearchStrategy[Decision] = st.one_of(
+    st.just(Complete()),
+    st.just(Release()),
+    st.builds(Retry, seconds, statuses, st.sampled_from(["", "oh"]), crashed=st.booleans()),
+    st.builds(Die, st.just("retries"), statuses, st.sampled_from(["", "oh"]), crashed=st.booleans()),
+)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Does the same to a store and to the model. Subclasses open the store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        self.portal = self.stack.enter_context(start_blocking_portal())
+        self.subject = self.stack.enter_context(self.portal.wrap_async_context_manager(self.open()))
+        self.store = self.subject.store
+        self.model = Model()
+        self.model.now_us = self.subject.clock.now_us
+        self.leases: list[Lease] = []
+        self.ids = 0
+
+    def open(self) -> AbstractAsyncContextManager[Subject]:
+        raise NotImplementedError
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    def made(self, wanted: Sequence[tuple[str, str | None, int | None]]) -> list[NewTask]:
+        tasks = []
+        for queue_name, name, offset in wanted:
+            self.ids += 1
+            eta_us = None if offset is None else self.model.now_us + offset * SECOND_US
+            tasks.append(new_task(queue_name, name, task_id=self.ids, eta_us=eta_us))
+        return tasks
+
+    @rule(wanted=new_tasks)
+    def add(self, wanted: list[Any]) -> None:
+        tasks = self.made(wanted)
+        assert self.portal.call(self.store.add, tasks) == [self.model.add(task) for task in tasks]
+
+    @rule(wanted=new_tasks)
+    def commit_a_users_transaction(self, wanted: list[Any]) -> None:
+        tasks = self.made(wanted)
+        self.portal.call(self.subject.insert, tasks)
+        for task in tasks:
+            self.model.insert(task)
+
+    @rule(owner=owners, limit=st.integers(0, 5), lease_us=seconds, exclude=st.frozensets(queue_names, max_size=2))
+    def claim(self, owner: str, limit: int, lease_us: int, exclude: frozenset[str]) -> None:
+        due = self.model.due(exclude)
+        claimed: Claimed = self.portal.call(
+            self.store.claim, Claim(owner=owner, limit=limit, lease_us=lease_us, exclude=exclude)
+        )
+        states = {info.id: info.state for info in self.portal.call(self.listed)}
+        shares = {name: sum(states[i] is not State.PENDING for i in ids) for name, ids in due.items()}
+        assert sum(shares.values()) == min(limit, sum(map(len, due.values())))
+        for name, ids in due.items():
+            if shares[name] < len(ids):
+                assert shares[name] >= max(shares.values()) - 1, "a queue that has more got less than its share"
+        chosen = [task_id for name, ids in due.items() for task_id in ids[: shares[name]]]
+        leases = {self.model.claim(task_id, owner, lease_us) for task_id in chosen} - {None}
+        assert {task.lease for task in claimed.tasks} == leases
+        for task in claimed.tasks:
+            assert task.first_attempt_us == self.model.tasks[task.id]["first_us"]
+            assert task.claimed_us == self.model.now_us
+        self.leases += [task.lease for task in claimed.tasks]
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.leases)
+    def settle(self, data: st.DataObject) -> None:
+        leases = data.draw(st.lists(st.sampled_from(self.leases), min_size=1, max_size=4))
+        settlements = [Settlement(lease, data.draw(decisions)) for lease in leases]
+        expected = [self.model.settle(each.lease, each.decision) for each in settlements]
+        assert self.portal.call(self.store.settle, settlements) == expected
+
+    @rule(data=st.data(), lease_us=seconds)
+    @precondition(lambda self: self.leases)
+    def renew(self, data: st.DataObject, lease_us: int) -> None:
+        leases = data.draw(st.lists(st.sampled_from(self.leases), unique=True, max_size=4))
+        assert self.store.renew(leases, lease_us) == self.model.renew(leases, lease_us)
+
+    @rule(us=seconds | st.just(TOMBSTONE_US))
+    def let_time_pass(self, us: int) -> None:
+        self.subject.clock.advance(us)
+        self.model.now_us += us
+
+    @rule(dead=st.lists(owners, unique=True), limit=st.integers(0, 3))
+    def recover(self, dead: list[str], limit: int) -> None:
+        found = self.portal.call(self.store.expired, limit, dead)
+        assert [task.id for task in found] == self.model.expired(dead)[:limit]
+        settlements = [Settlement(task.lease, Retry(0, None, "crashed", crashed=True)) for task in found]
+        assert self.portal.call(self.store.settle, settlements) == [True] * len(found)
+        for each in settlements:
+            self.model.settle(each.lease, each.decision)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.ids)
+    def run_again(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.integers(1, self.ids))
+        assert self.portal.call(self.store.run_again, task_id) is self.model.run_again(task_id)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.ids)
+    def delete(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.integers(1, self.ids))
+        assert self.portal.call(self.store.delete, task_id) is self.model.delete(task_id)
+
+    @rule()
+    def prune(self) -> None:
+        assert self.portal.call(self.store.prune) == self.model.prune()
+
+    @invariant()
+    def the_store_holds_what_the_model_holds(self) -> None:
+        infos = self.portal.call(self.listed)
+        assert {info.id: seen(info) for info in infos} == self.model.seen()
+        leased = self.model.of_state(State.LEASED).values()
+        assert self.portal.call(self.store.owners) == sorted({task["owner"] for task in leased})
+        assert self.portal.call(self.store.next_due) == self.model.next_due()
+
+    async def listed(self) -> list[Any]:
+        return await self.store.list_tasks(limit=1000)
+
+
+class MemoryMachine(StoreMachine):
+    """On memory."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Subject]:
+        clock = ManualClock()
+        store = MemoryStore(clock, tombstone_us=TOMBSTONE_US)
+
+        async def insert(tasks: Sequence[NewTask]) -> None:
+            store.insert(tasks)
+
+        yield Subject(store, clock, insert)
+
+
+class SQLiteMachine(StoreMachine):
+    """On a SQLite file."""
+
+    def open(self) -> AbstractAsyncContextManager[Subject]:
+        folder = self.stack.enter_context(TemporaryDirectory())
+        engine = create_engine(f"sqlite:///{Path(folder) / 'app.db'}", connect_args={"check_same_thread": False})
+        return sql_subject(ThreadRunner(own_engine(engine), Env()))
+
+
+@pytest.mark.slow
+def test_the_store_in_memory_does_what_the_model_says() -> None:
+    run_state_machine_as_test(MemoryMachine)
+
+
+@pytest.mark.slow
+def test_the_store_on_sqlite_does_what_the_model_says() -> None:
+    fewer = settings(max_examples=max(5, settings().max_examples // 4))
+    run_state_machine_as_test(SQLiteMachine, settings=fewer)

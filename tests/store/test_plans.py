@@ -1,0 +1,157 @@
+"""Every hot statement finds its rows by an index, however many rows there are. The statements are the real ones."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, create_engine, event
+
+from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
+from hookware.core.task import Lease
+from hookware.store.base import Claim, Settlement
+from hookware.store.sql import claim, settle, statements
+from hookware.store.sql.tables import metadata, name_table, task_table
+from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, new_task
+
+FILL = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)
+INSERT INTO hookware_task (id, queue_name, name, method, url, headers, body, deadline_us, created_us, eta_us, state,
+    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, dead_us, dead_reason)
+SELECT i, 'q' || (i % 7), CASE WHEN i % 3 = 0 THEN 'n' || i END, 'POST', '/worker', '[]', x'', 30000000, 0,
+    :now + (i % 1000 - 500) * 1000000, CASE i % 100 WHEN 1 THEN 1 WHEN 2 THEN 2 ELSE 0 END,
+    1, CASE WHEN i % 100 = 1 THEN 'me' END, CASE WHEN i % 100 = 1 THEN :now + i END, 1, 0, 0, i,
+    CASE WHEN i % 100 = 2 THEN 'retries' END
+FROM n
+"""
+FILL_NAMES = """
+INSERT INTO hookware_name SELECT queue_name, name, id, CASE WHEN id % 2 THEN :now + id END
+FROM hookware_task WHERE name IS NOT NULL
+"""
+LEASES = [Lease(n * 100 + 1, 1) for n in range(50)]
+
+
+def settle_all(connection: Connection) -> None:
+    kinds: list[Decision] = [Complete(), Retry(5, 500, "no"), Release(), Die("retries", 500, "no")]
+    settlements = [Settlement(lease, kinds[n % 4]) for n, lease in enumerate(LEASES)]
+    settle.settle(connection, settlements, START_US, TOMBSTONE_US)
+
+
+def claim_some(connection: Connection) -> None:
+    claim.claim(connection, Claim(owner="me", limit=20, lease_us=LEASE_US), START_US, "q3")
+
+
+def add_some(connection: Connection) -> None:
+    statements.add(connection, [new_task(f"q{n % 7}", f"new{n}", task_id=10**9 + n) for n in range(20)], START_US)
+
+
+HOT: dict[str, Callable[[Connection], object]] = {
+    "add": add_some,
+    "claim": claim_some,
+    "next_due": lambda c: claim.next_due(c, frozenset(), START_US),
+    "settle": settle_all,
+    "complete": lambda c: settle.complete(c, LEASES[0], START_US, TOMBSTONE_US),
+    "renew": lambda c: settle.renew(c, LEASES, START_US),
+    "expired": lambda c: statements.expired(c, 100, [], START_US),
+    "expired of owners": lambda c: statements.expired(c, 100, ["you", "they"], START_US),
+    "prune": lambda c: statements.prune(c, START_US, TOMBSTONE_US),
+    "get": lambda c: statements.get(c, 7),
+    "list": lambda c: statements.list_tasks(c, state=None, queue_name=None, limit=10),
+    "run_again": lambda c: statements.run_again(c, 2, START_US),
+    "remove": lambda c: statements.remove(c, 3, START_US, TOMBSTONE_US),
+    "tombstone_name": lambda c: settle.tombstone_name(c, 3, START_US),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[0, pytest.param(100_000, marks=pytest.mark.slow)],
+    ids=["empty", "a hundred thousand"],
+)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plans") / "app.db"
+    fill(path, request.param)
+    return path
+
+
+def fill(path: Path, rows: int) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    metadata.create_all(engine, tables=[task_table, name_table])
+    engine.dispose()
+    if rows:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(FILL, {"rows": rows, "now": START_US})
+            connection.execute(FILL_NAMES, {"now": START_US})
+
+
+def plan(path: Path, run: Callable[[Connection], object]) -> list[str]:
+    """Run a function, undo it, and give the steps of the plans of all its statements."""
+    seen: list[tuple[str, Any]] = []
+    engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "before_cursor_execute", lambda *args: seen.append((args[2], args[3])))
+    with engine.connect() as connection:
+        run(connection)
+        connection.rollback()
+    engine.dispose()
+    steps: list[str] = []
+    with closing(sqlite3.connect(path)) as raw:
+        for statement, parameters in seen:
+            one = parameters[0] if isinstance(parameters, list) else parameters
+            if not statement.startswith("BEGIN"):
+                steps += [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", one)]
+    return steps
+
+
+ALLOWED_SCANS = {
+    # Leased rows are as many as tasks that run, and a list reads no more than its limit.
+    "expired of owners": "SCAN hookware_task USING INDEX ix_hookware_task_leased",
+    "list": "SCAN hookware_task USING INDEX sqlite_autoindex_hookware_task_1",
+}
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("name", HOT)
+def test_no_statement_reads_or_sorts_the_whole_table(filled: Path, name: str, analyzed: bool) -> None:
+    with closing(sqlite3.connect(filled)) as connection:
+        connection.execute("ANALYZE" if analyzed else "DROP TABLE IF EXISTS sqlite_stat1")
+    steps = plan(filled, HOT[name])
+    assert [step for step in steps if "hookware_" in step] != []
+    scans = {step for step in steps if step.startswith("SCAN hookware_") or "TEMP B-TREE" in step}
+    assert scans <= {ALLOWED_SCANS.get(name)}
+
+
+def test_what_is_due_is_found_by_the_partial_index(filled: Path) -> None:
+    steps = plan(filled, lambda connection: connection.execute(claim._DUE, {"queue": "q1", "now": 0, "most": 9}))
+    assert steps == ["SEARCH hookware_task USING INDEX ix_hookware_task_pending (queue_name=? AND eta_us<?)"]
+
+
+def test_the_longest_ended_lease_is_found_by_the_partial_index(filled: Path) -> None:
+    assert plan(filled, HOT["expired"]) == [
+        "SEARCH hookware_task USING INDEX ix_hookware_task_leased (lease_until_us<?)"
+    ]
+
+
+def work(path: Path, run: Callable[[Connection], object]) -> int:
+    """Count, in tens, the steps of SQLite's machine that a function takes."""
+    engine = create_engine(f"sqlite:///{path}")
+    steps: list[None] = []
+    event.listen(
+        engine, "connect", lambda connection, _: connection.set_progress_handler(lambda: steps.append(None), 10)
+    )
+    with engine.connect() as connection:
+        run(connection)
+        connection.rollback()
+    engine.dispose()
+    return len(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["claim", "settle", "next_due", "renew", "prune", "add"])
+def test_the_work_does_not_grow_with_the_rows(tmp_path: Path, name: str) -> None:
+    few, many = tmp_path / "few.db", tmp_path / "many.db"
+    fill(few, 10_000)
+    fill(many, 100_000)
+    assert work(few, HOT[name]) > 10
+    assert work(many, HOT[name]) < 2 * work(few, HOT[name])

@@ -1,0 +1,209 @@
+"""The heartbeat: leases live while their attempts do, and are given up before somebody else may take them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import contains
+from threading import Event, get_ident
+
+import pytest
+
+from hookware.config import Config
+from hookware.core.lifecycle import Complete, Retry
+from hookware.core.task import Lease
+from hookware.env import Env
+from hookware.errors import TransientError
+from hookware.heartbeat import Heartbeat
+from hookware.store.base import Claim, Settlement
+from hookware.store.memory import MemoryStore
+from tests.samples import SteppedEnv, new_task
+
+LEASE_US = 30_000_000
+FAR = 1e9
+AWAY = ConnectionError("the database is away")
+TAKEN_BACK = Retry(3_600_000_000, None, "taken back")
+
+
+class World:
+    """A memory store and a heartbeat under one stepped clock; the store's renewals can be made to fail."""
+
+    def __init__(self) -> None:
+        self.env = SteppedEnv()
+        self.error: Exception | None = None
+        self.renewal_count = 0
+        self.during_renewal: Callable[[], None] = lambda: None
+        self.store = MemoryStore(self.env.now_us, fp=self._fp, tombstone_us=0)
+        self.heartbeat = Heartbeat(self.store, self.env, Config())
+        self.lost: list[Lease] = []
+
+    def _fp(self, name: str) -> None:
+        if name == "renew.before":
+            self.renewal_count += 1
+            self.during_renewal()
+            if self.error is not None:
+                raise self.error
+
+    async def claim(self, count: int = 1) -> list[Lease]:
+        self.store.insert([new_task(number + 1) for number in range(count)])
+        claimed = await self.store.claim(Claim(owner="me", limit=count, lease_us=LEASE_US))
+        return [task.lease for task in claimed.tasks]
+
+    def hold(self, lease: Lease, deadline: float = FAR) -> None:
+        self.heartbeat.hold(lease, deadline, lambda: self.lost.append(lease))
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, beating every quarter of a lease, as the thread does."""
+        for _ in range(int(seconds / 7.5)):
+            self.env.advance(7.5)
+            self.heartbeat.beat()
+
+    async def expired(self) -> set[Lease]:
+        return {task.lease for task in await self.store.expired(100)}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_leases_are_renewed_together_for_as_long_as_they_are_held(world: World) -> None:
+    first, second, third = await world.claim(3)
+    world.hold(first)
+    world.hold(second)
+    world.pass_time(300)
+    assert await world.expired() == {third}
+    assert world.renewal_count == 40
+    assert world.lost == []
+
+
+async def test_a_dropped_lease_is_left_alone(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease)
+    world.pass_time(30)
+    world.heartbeat.drop(lease)
+    world.heartbeat.drop(lease)
+    world.pass_time(30)
+    assert await world.expired() == {lease}
+    assert world.lost == []
+
+
+async def test_nothing_held_costs_nothing(world: World) -> None:
+    world.pass_time(300)
+    assert world.renewal_count == 0
+
+
+async def test_past_the_hard_deadline_a_lease_is_renewed_no_more_and_then_lost(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease, deadline=40.0)  # and five seconds of overrun
+    world.pass_time(52.5)
+    assert world.lost == []
+    world.pass_time(7.5)  # last renewed at 37.5 s: 22.5 s ago
+    assert world.lost == [lease]
+    assert await world.expired() == set()
+    world.pass_time(7.5)
+    assert await world.expired() == {lease}
+
+
+async def test_a_lease_that_went_to_another_attempt_is_lost_once(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease)
+    await world.store.settle([Settlement(lease, Complete())])
+    world.pass_time(30)
+    assert world.lost == [lease]
+
+
+async def test_a_lease_whose_attempts_result_is_being_stored_is_not_lost(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = await world.claim(2)
+    ending = {first, second}
+    for lease in ending:
+        world.heartbeat.hold(lease, FAR, partial(world.lost.append, lease), is_ending=partial(contains, ending, lease))
+    await world.store.settle([Settlement(first, Complete())])
+    world.pass_time(60)
+    assert (world.lost, caplog.records) == ([], [])
+    ending.remove(second)  # its transaction was rolled back
+    await world.store.settle([Settlement(second, Complete())])
+    world.pass_time(7.5)
+    assert world.lost == [second]
+
+
+async def test_failing_renewals_are_tolerated_while_there_is_time(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease)
+    world.error = AWAY
+    world.pass_time(15)
+    world.error = None
+    world.pass_time(300)
+    assert world.lost == []
+    assert await world.expired() == set()
+
+
+async def test_a_lease_that_cannot_be_renewed_is_lost_before_it_ends(world: World) -> None:
+    leases = await world.claim(2)
+    for lease in leases:
+        world.hold(lease)
+    world.error = AWAY
+    world.pass_time(22.5)
+    assert world.lost == leases
+    assert await world.expired() == set()
+
+
+async def test_while_others_hold_the_databases_lock_no_lease_is_lost(world: World) -> None:
+    first, second = await world.claim(2)
+    world.hold(first)
+    world.hold(second)
+    world.error = TransientError("the database is locked")
+    world.pass_time(45)
+    assert world.lost == []
+    await world.store.settle([Settlement(second, TAKEN_BACK)])
+    world.error = None
+    world.pass_time(7.5)
+    assert world.lost == [second]
+    assert await world.expired() == set()
+
+
+async def test_an_attempt_that_ends_during_a_renewal_loses_nothing(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease)
+    await world.store.settle([Settlement(lease, Complete())])
+    world.during_renewal = lambda: world.heartbeat.drop(lease)
+    world.pass_time(7.5)
+    assert world.lost == []
+
+
+async def test_a_raising_listener_does_not_keep_the_others_from_hearing(world: World) -> None:
+    def broken() -> None:
+        raise ValueError("deaf")
+
+    first, second = await world.claim(2)
+    world.heartbeat.hold(first, FAR, broken)
+    world.hold(second)
+    world.error = AWAY
+    world.pass_time(30)
+    assert world.lost == [second]
+
+
+def test_the_beats_come_from_a_thread_of_their_own() -> None:
+    beaten = Event()
+    threads: list[int] = []
+
+    class Watched(MemoryStore):
+        def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
+            threads.append(get_ident())
+            beaten.set()
+            return frozenset(lease.task_id for lease in leases)
+
+    env = Env()
+    heartbeat = Heartbeat(Watched(env.now_us, tombstone_us=0), env, Config(lease_seconds=0.01))
+    heartbeat.hold(Lease(1, 1), FAR * 10, lambda: None)
+    heartbeat.start()
+    heartbeat.start()
+    try:
+        assert beaten.wait(5)
+    finally:
+        heartbeat.stop()
+        heartbeat.stop()
+    assert get_ident() not in threads
+    count = len(threads)
+    assert not Event().wait(0.05)
+    assert len(threads) == count
