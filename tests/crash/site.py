@@ -212,6 +212,11 @@ class Site:
         """Wait until nothing is left to run."""
         return wait_until(lambda: self.tasks_left() == 0, seconds=seconds, what="all tasks have run")
 
+    def settled(self, count: int, *, seconds: float = 5) -> list[Line]:
+        """Wait for `count` settlements: a process writes its line after the commit that ends the task."""
+        wait_until(lambda: len(self.lines("settled")) >= count, seconds=seconds, what=f"{count} settlements")
+        return self.lines("settled")
+
 
 @contextmanager
 def site_in(directory: Path) -> Iterator[Site]:
