@@ -3,18 +3,14 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection
 
 from hookware.core.lifecycle import State
 from hookware.core.task import Lease, LeasedTask, NewTask
 from hookware.env import Env
-from hookware.errors import ConfigurationError
 from hookware.store.base import AddResult, Claim, Claimed, Settlement, TaskInfo
-from hookware.store.sql import claim, settle, statements
+from hookware.store.sql import claim, schema, settle, statements
 from hookware.store.sql.runner import Runner
-from hookware.store.sql.tables import metadata, name_table, task_table
-
-_TABLES = [task_table, name_table]
 
 
 class SQLStore:
@@ -33,14 +29,19 @@ class SQLStore:
         self._fp = env.fp
         self._tombstone_us = tombstone_us
         self._last_queue = ""
+        self._checked = False
 
     async def prepare(self, create_tables: bool) -> None:
-        """Make hookware's two tables if they are missing, or see that they are there."""
-        await self._runner.run(partial(_prepare, create_tables), write=create_tables)
+        """Make hookware's two tables if they are missing, or see that they are there; and that they fit, once.
+
+        Raises:
+            ConfigurationError: they are not there, or another version of hookware made them.
+        """
+        await self._runner.run(partial(self._prepare, create_tables), write=create_tables)
 
     def prepare_blocking(self, create_tables: bool) -> None:
         """Do the same in this thread."""
-        self._runner.run_blocking(partial(_prepare, create_tables), write=create_tables)
+        self._runner.run_blocking(partial(self._prepare, create_tables), write=create_tables)
 
     async def close(self) -> None:
         """Close the store's connections."""
@@ -121,6 +122,15 @@ class SQLStore:
         """Remove a PENDING or DEAD task."""
         return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock_us(), self._tombstone_us))
 
+    def _prepare(self, create_tables: bool, connection: Connection) -> None:
+        if create_tables:
+            schema.make_tables(connection)
+        else:
+            schema.require_tables(connection)
+        if not self._checked:
+            schema.check_tables(connection)
+            self._checked = True
+
     def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
         return statements.add(connection, tasks, self._clock_us())
 
@@ -133,15 +143,3 @@ class SQLStore:
         accepted = settle.settle(connection, settlements, self._clock_us(), self._tombstone_us)
         self._fp("settle.updated")
         return accepted
-
-
-def _prepare(create_tables: bool, connection: Connection) -> None:
-    if create_tables:
-        metadata.create_all(connection, tables=_TABLES)
-        return
-    missing = [table.name for table in _TABLES if not inspect(connection).has_table(table.name)]
-    if missing:
-        raise ConfigurationError(
-            f"the database has no table {' and no table '.join(missing)}: run SQLModel.metadata.create_all(engine) or "
-            "a migration, or pass create_tables=True"
-        )
