@@ -16,7 +16,14 @@ import hookware
 ROOT = Path(__file__).parent.parent
 PACKAGE = sorted((ROOT / "hookware").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-SOURCES = [*PACKAGE, *TESTS, *sorted((ROOT / "examples").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+VERIFICATION = sorted((ROOT / "verification").rglob("*.py"))
+SOURCES = [
+    *PACKAGE,
+    *TESTS,
+    *VERIFICATION,
+    *sorted((ROOT / "examples").rglob("*.py")),
+    *sorted((ROOT / "benchmarks").rglob("*.py")),
+]
 
 FORBIDDEN_WORDS = {"actor", "backend", "broker", "helper", "job", "jobs", "manager", "service", "util", "utils"}
 MOST_BODY_LINES = 40

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.site import Site, site_in
+from verification.crash.site import Site, site_in
 
 
 @pytest.fixture

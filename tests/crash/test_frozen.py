@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.crash.site import Site, wait_until
+from verification.crash.site import Site, wait_until
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 

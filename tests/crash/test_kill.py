@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-from tests.crash.campaign import FAILPOINTS, Campaign, run
-from tests.crash.site import ROOT, Site, wait_until
+from verification.crash.campaign import FAILPOINTS, Campaign, run
+from verification.crash.site import ROOT, Site, wait_until
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 

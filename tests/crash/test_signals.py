@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.crash.site import Site, wait_until
+from verification.crash.site import Site, wait_until
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 

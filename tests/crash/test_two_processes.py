@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.crash.site import Process, Site
+from verification.crash.site import Process, Site
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 

@@ -9,12 +9,12 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from hookware.core.lifecycle import State
-from tests.simulation.checker import Limits, check
 from tests.simulation.faults import NO_FAULTS
 from tests.simulation.handlers import draw_task
 from tests.simulation.loop import WORLD, context_of
 from tests.simulation.variants import PLANTED, Variant
 from tests.simulation.world import CONFIG, World
+from verification.checker import Limits, check
 
 HOSTS = ("n0", "n1", "n2")
 TASKS = 30

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.checker import Limits, Line, check, read_history
+from verification.checker import Limits, Line, check, read_history
 
 LIMITS = Limits(lease=30, poll=1, shutdown=15, begin=4, tail=100, crash_limit=2)
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from random import Random
 
-from tests.crash.site import Process
-from tests.crash.verdict import Answers
+from verification.crash.site import Process
+from verification.crash.verdict import Answers
 
 _URLS = ("/own", "/own", "/joined", "/outside")
 

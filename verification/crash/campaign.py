@@ -1,4 +1,4 @@
-"""Kill, restart, and count: `python -m tests.crash.campaign --kills 200 --requests 2000`.
+"""Kill real processes, restart them, and count: `python -m verification crash --kills 200 --requests 2000`.
 
 Random kills fall while requests are answered and tasks run; further ones at each failpoint. After the last kill
 one process runs what is left, and the verdict is printed; the exit status is 1 if a promise was broken.
@@ -17,9 +17,9 @@ from random import Random
 from threading import Timer
 from typing import Any
 
-from tests.crash.load import Clients, random_ask
-from tests.crash.site import Process, Site, site_in
-from tests.crash.verdict import Verdict, judge
+from verification.crash.load import Clients, random_ask
+from verification.crash.site import Process, Site, site_in
+from verification.crash.verdict import Verdict, judge
 
 SHUTDOWN = tuple(f"dispatch.shutdown.{step}" for step in (1, 2, 3, 4, 5))
 FAILPOINTS = (
@@ -163,13 +163,16 @@ def run(site: Site, *, kills: int, requests: int, each: int, seed: int) -> tuple
     return campaign, campaign.finish()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what may be asked of this command."""
     parser.add_argument("--kills", type=int, default=200, help="kills at random moments")
     parser.add_argument("--requests", type=int, default=2000, help="requests sent meanwhile")
     parser.add_argument("--each", type=int, default=5, help="kills at each failpoint")
     parser.add_argument("--seed", type=int, default=1, help="of the choices; the moments of death are the system's")
-    asked = parser.parse_args()
+
+
+def run_command(asked: argparse.Namespace) -> int:
+    """Run a campaign in a directory of its own, print its figures, and give the exit status."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory, site_in(Path(directory)) as site:
         campaign, verdict = run(site, kills=asked.kills, requests=asked.requests, each=asked.each, seed=asked.seed)
@@ -194,7 +197,3 @@ def main() -> int:
         print(f"BROKEN: {broken}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.crash.history import Line, read_history
+from verification.history import Line, read_history
 
 ROOT = Path(__file__).parent.parent.parent
 _ADDRESS = "Uvicorn running on http://"
@@ -47,7 +47,7 @@ class Process:
         arguments = [] if workers == 1 else ["--workers", str(workers)]
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", "tests.crash.app:hookware", "--port", "0", *arguments],
+                [sys.executable, "-m", "uvicorn", "verification.crash.app:hookware", "--port", "0", *arguments],
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdout=subprocess.DEVNULL,

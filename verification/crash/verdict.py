@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.crash.site import Site
-from tests.simulation.checker import Limits, check
+from verification.checker import Limits, check
+from verification.crash.site import Site
 
 EXACTLY_ONCE = frozenset({"/own", "/joined"})
 

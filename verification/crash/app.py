@@ -24,7 +24,7 @@ from hookware import Hookware, QueueSettings, TaskContext, TaskRetryOptions, req
 from hookware.core.retry import RetryOptions
 from hookware.env import Env
 from hookware.events import AttemptSettled, Event
-from tests.crash.history import History
+from verification.history import History
 
 history = History(os.environ["CRASH_HISTORY"])
 engine = create_engine(f"sqlite:///{os.environ['CRASH_DATABASE']}")

@@ -1,0 +1,37 @@
+"""The commands: `python -m verification crash --kills 200`.
+
+A command is a module with `add_arguments(parser)` and `run_command(asked)`, which gives the exit status; its docstring
+is its help. A new one needs its line in `COMMANDS`.
+"""
+
+import argparse
+import sys
+from types import ModuleType
+
+from verification.crash import campaign as crash
+
+COMMANDS: dict[str, ModuleType] = {
+    "crash": crash,
+}
+
+
+def main() -> int:
+    """Run the command that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m verification", description="Try to break hookware's promises.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        text = module.__doc__ or ""
+        command = commands.add_parser(
+            name,
+            help=text.partition("\n")[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+    asked = parser.parse_args()
+    status: int = COMMANDS[asked.command].run_command(asked)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Real server processes on a real database, which are killed, frozen and terminated."""
