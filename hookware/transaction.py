@@ -157,13 +157,13 @@ def _sync_connection(connection: object) -> Connection:
 
 
 def _rows(tasks: Sequence[NewTask], outbox: Outbox) -> list[TaskRow]:
-    now_us = outbox.now_us()
-    return [to_object(task, now_us) for task in tasks]
+    stamp_us = outbox.stamp_us()
+    return [to_object(task, stamp_us) for task in tasks]
 
 
 def _insert_on(connection: Connection, tasks: Sequence[NewTask], outbox: Outbox) -> None:
-    now_us = outbox.now_us()
-    connection.execute(insert(task_table), [to_row(task, now_us) for task in tasks])
+    stamp_us = outbox.stamp_us()
+    connection.execute(insert(task_table), [to_row(task, stamp_us) for task in tasks])
     connection.info[_ADDED] = connection.info.get(_ADDED, 0) + len(tasks)
 
 
@@ -354,5 +354,5 @@ def _labels(rows: Sequence[TaskRow]) -> list[str]:
 def _row_deleted(_mapper: object, connection: Connection, row: TaskRow) -> None:
     outbox = outbox_of(connection.engine)
     if outbox is not None and row.name is not None:
-        now_us = outbox.now_us()
+        now_us = outbox.clock(connection)
         tombstone(connection, [Wish(row.queue_name, row.name, row.id)], now_us + outbox.tombstone_us, now_us)

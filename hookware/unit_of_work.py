@@ -253,7 +253,7 @@ class UnitOfWork:
         delivery = self.delivery
         if delivery is None:
             return
-        now_us = self.outbox.now_us()
+        now_us = self.outbox.clock(connection)
         if not complete(connection, delivery.task.lease, now_us, self.outbox.tombstone_us):
             delivery.lease_lost = True
             raise TaskLeaseExpiredError(

@@ -1,15 +1,17 @@
 """What tests of several folders share."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.postgres import PostgresServer, postgres_server
 from tests.stage import Stage
 
-settings.register_profile("dev", max_examples=40, deadline=None, stateful_step_count=30)
+# The same examples in every run: whoever changes something else is not the one to hear of an old fault.
+settings.register_profile("dev", max_examples=40, deadline=None, stateful_step_count=30, derandomize=True)
 settings.register_profile("ci", max_examples=100, deadline=None, stateful_step_count=40, print_blob=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None, stateful_step_count=60, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
@@ -29,3 +31,16 @@ async def async_stage(tmp_path: Path) -> AsyncIterator[Stage]:
     stage = Stage(tmp_path / "stage.db", is_async=True)
     yield stage
     await stage.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Give a PostgreSQL server, one for all tests of this process."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> str:
+    """Give the name of an empty database."""
+    return postgres.new_database()

@@ -96,9 +96,9 @@ MISTAKES = {
     ),
     "an option": added("concurrency=0", says="concurrency must be a whole number of at least 1, got 0"),
     "an option, wrapped": Mistake(code="app = Hookware(app, concurrency=0)", says="concurrency must be a whole number"),
-    "PostgreSQL": added(
-        "engine='postgresql+asyncpg://me:secret@db.example/app'",
-        says=r"SQLite only, so far, and cannot use postgresql\+asyncpg://me:\*\*\*@db.example/app: pass .* SQLite file",
+    "another driver": added(
+        "engine='postgresql+psycopg2://me:secret@db.example/app'",
+        says=r"\(psycopg, asyncpg\), and cannot use postgresql\+psycopg2://me:\*\*\*@db.example/app: pass an engine or URL",
     ),
     "no greenlet": Mistake(
         needs="import sys\nsys.modules['greenlet'] = None\n"
@@ -153,10 +153,10 @@ def test_a_server_ends_at_start_up_and_says_what_to_do(servers: dict[str, "subpr
         ("app.db", "the database URL 'app.db' cannot be read: write it like"),
         ("", "cannot be read"),
         ("me:secret@db.example", "^the database URL given cannot be read"),
-        ("sqlite+nonesuch:///app.db", r"no driver for .*sqlite\.nonesuch.* Write sqlite:///"),
+        ("sqlite+nonesuch:///app.db", r"SQLite \(pysqlite, aiosqlite\) or PostgreSQL.* cannot use .*sqlite\+nonesuch"),
         ("postgres://me:secret@db.example/app", r"cannot use postgres://me:\*\*\*@db.example/app"),
-        ("postgresql+psycopg://db.example/app", "SQLite only"),
-        (make_url("mysql+pymysql://db.example/app"), "SQLite only"),
+        ("postgresql+psycopg2://db.example/app", r"cannot use postgresql\+psycopg2"),
+        (make_url("mysql+pymysql://db.example/app"), "cannot use mysql"),
         ("sqlite+aiosqlite:///:memory:", "in memory"),
         (sessionmaker(), "must be an Engine, an AsyncEngine or a database URL, got sessionmaker"),
         (Path("app.db"), r"database URL, got .*Path\('app.db'\): pass what create_engine\(\) gave you"),
@@ -194,7 +194,7 @@ def test_without_an_engine_the_environment_says_where(monkeypatch: pytest.Monkey
     monkeypatch.setenv("HOOKWARE_DATABASE_URL", "sqlite:///elsewhere.db")
     assert Hookware()._outbox.address == "sqlite:///elsewhere.db"
     monkeypatch.setenv("HOOKWARE_DATABASE_URL", "mysql://db.example/app")
-    with pytest.raises(ConfigurationError, match="SQLite only"):
+    with pytest.raises(ConfigurationError, match="cannot use mysql"):
         Hookware()
     monkeypatch.setenv("HOOKWARE_DATABASE_URL", "")
     assert Hookware()._outbox.address == "sqlite:///hookware.db"
@@ -218,7 +218,10 @@ async def test_tables_of_another_shape_are_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "app.db")
     connection.executescript("CREATE TABLE hookware_task (id INTEGER); CREATE TABLE hookware_name (id INTEGER)")
     connection.close()
-    with pytest.raises(StartupFailedError, match=r"no column named .*tables, if you make them, are those of this"):
+    with pytest.raises(
+        StartupFailedError,
+        match=r"table hookware_task has no column queue_name, .* an earlier version of hookware made it",
+    ):
         async with serving(Hookware(engine=f"sqlite:///{tmp_path}/app.db")):
             pass
 

@@ -134,8 +134,8 @@ async def test_nothing_is_left_to_do_when_the_server_hears_of_the_end(stage: Sta
 
     async def send(message: Message) -> None:
         if message["type"] == "lifespan.shutdown.complete":
-            pool = hookware._outbox._own_engine.pool
-            at_the_end.append((hookware._outbox.running, pool.checkedin()))  # type: ignore[attr-defined]  # a QueuePool
+            pool = hookware._outbox.runner._engine.pool  # type: ignore[attr-defined]
+            at_the_end.append((hookware._outbox.running, pool.checkedin()))
             task = asyncio.current_task()
             assert task is not None
             task.cancel()  # as hypercorn does: what still waits for anything now is broken off

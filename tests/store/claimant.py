@@ -17,7 +17,10 @@ async def claim_all(path: str, owner: str) -> None:
     """Print the id of each task that was claimed and whose completion was accepted."""
     env = Env()
     store = SQLStore(
-        ThreadRunner(own_engine(create_engine(f"sqlite:///{path}")), env), env.now_us, env=env, tombstone_us=0
+        ThreadRunner(own_engine(create_engine(f"sqlite:///{path}")), env),
+        lambda _: env.now_us(),
+        env=env,
+        tombstone_us=0,
     )
     await store.prepare(create_tables=True)
     print("ready", flush=True)

@@ -26,7 +26,7 @@ class ManualClock:
     def __init__(self) -> None:
         self.now_us = START_US
 
-    def __call__(self) -> int:
+    def __call__(self, _connection: object = None) -> int:
         return self.now_us
 
     def advance(self, us: int) -> None:

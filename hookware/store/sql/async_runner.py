@@ -7,13 +7,11 @@ import anyio
 from anyio import CapacityLimiter
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
-from hookware.env import Env
-from hookware.errors import TransientError
-from hookware.store.sql import sqlite
+from hookware.env import Env, in_event_loop
+from hookware.errors import SessionError, TransientError
 from hookware.store.sql.conflict import is_conflict
-from hookware.store.sql.engines import copied_options
+from hookware.store.sql.engines import configured, copied_options, own_pool
 from hookware.store.sql.runner import LIMIT_SECONDS, TimeLimit, transact
 
 T = TypeVar("T")
@@ -39,6 +37,11 @@ class AsyncRunner:
 
     def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
         """Run `fn` in this thread, which must have no event loop: the connection gets a loop of its own."""
+        if in_event_loop():
+            raise SessionError(
+                "the database's driver is an asyncio one, which cannot be waited for here: write "
+                "`await taskqueue.add_async(...)`, or install psycopg and use postgresql+psycopg"
+            )
         try:
             return anyio.run(self._run_apart, fn, write)
         except Exception as error:
@@ -59,6 +62,14 @@ class AsyncRunner:
         with anyio.move_on_after(LIMIT_SECONDS, shield=True):
             await self._engine.dispose()
 
+    def start_over(self) -> None:
+        """Forget the connections of the process that this one was forked from, without closing them."""
+        self._engine.sync_engine.dispose(close=False)
+
+    def dispose(self) -> None:
+        """Let go of the connections where no event loop is left to close them in."""
+        self._engine.sync_engine.dispose(close=False)
+
     async def _run_apart(self, fn: Callable[[Connection], T], write: bool) -> T:
         # A connection of an asyncio driver belongs to the loop that opened it: none is kept.
         engine = own_async_engine(self._engine, pooled=False)
@@ -72,11 +83,9 @@ class AsyncRunner:
 def own_async_engine(user_engine: AsyncEngine, *, pooled: bool = True) -> AsyncEngine:
     """Give an AsyncEngine with connections of its own; not pooled, it may be used in any one event loop."""
     engine = user_engine.sync_engine
-    # The creator holds connect_args, which the URL does not.
-    pool = engine.pool.recreate() if pooled else NullPool(engine.pool._creator, dialect=engine.dialect)
+    pool = own_pool(engine, pooled=pooled)
     own = create_async_engine(engine.url, pool=pool, execution_options=copied_options(engine))
-    if own.dialect.name == "sqlite":
-        sqlite.configure(own.sync_engine)
+    configured(own.sync_engine)
     return own
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, func, select, update
 
 from hookware.core.lifecycle import State
 from hookware.core.queue import last_turn, share_slots, turn_order
@@ -26,7 +26,7 @@ _FIRST_ETAS = select(_queues.c.name, _first_eta.label("eta_us")).where(_queues.c
 
 _DUE = (
     select(_columns.id)
-    .where(PENDING, _columns.queue_name == bindparam("queue"), _columns.eta_us <= bindparam("now"))
+    .where(PENDING, _columns.queue_name == bindparam("queue"), _columns.eta_us <= bindparam("now", type_=BigInteger()))
     .order_by(_columns.eta_us, _columns.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)

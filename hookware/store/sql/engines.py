@@ -1,15 +1,28 @@
 """The user's engine, and hookware's own on the same database: a full pool of the app never holds up a settle."""
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from inspect import getclosurevars
+from typing import TYPE_CHECKING, Final, cast
 
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool, Pool
 
 from hookware.errors import ConfigurationError
-from hookware.store.sql import sqlite
+from hookware.store.sql import postgresql, sqlite
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+_DRIVERS: Final[dict[str, dict[str, str | None]]] = {
+    "sqlite": {"pysqlite": "sqlite", "aiosqlite": "sqlite"},
+    "postgresql": {
+        "psycopg": "postgresql+psycopg",
+        "psycopg_async": "postgresql+psycopg",
+        "asyncpg": None,
+    },
+}
+"""The drivers that work, by database, and for each the URL scheme of its synchronous twin."""
 
 
 def engine_of(given: object) -> "Engine | AsyncEngine":
@@ -47,50 +60,79 @@ def _made_of(given: str | URL) -> "Engine | AsyncEngine":
         return create_async_engine(url)
     except (ImportError, ArgumentError) as error:
         raise ConfigurationError(
-            f"no driver for the database URL {url!r}: {error}. Write sqlite:///, or install hookware[async] and write "
-            "sqlite+aiosqlite:///"
+            f"no driver for the database URL {url!r}: {error}. Write sqlite:/// for a file; install hookware[async] "
+            "for sqlite+aiosqlite:///, and hookware[postgres] for postgresql+psycopg://"
         ) from error
 
 
 def _refuse_other_databases(url: URL) -> None:
-    if url.get_backend_name() != "sqlite":
+    drivers = _DRIVERS.get(url.get_backend_name(), {})
+    name = url.drivername.partition("+")[2] or _default_driver(url)
+    if name not in drivers:
         raise ConfigurationError(
-            f"hookware stores tasks in SQLite only, so far, and cannot use {url!r}: pass the engine or URL of a "
-            'SQLite file, such as engine="sqlite:///app.db"'
+            f"hookware stores tasks in SQLite (pysqlite, aiosqlite) or PostgreSQL (psycopg, asyncpg), and cannot use "
+            f'{url!r}: pass an engine or URL such as "sqlite:///app.db" or "postgresql+psycopg://user@host/name"'
         )
+
+
+def _default_driver(url: URL) -> str:
+    try:
+        return str(url.get_dialect().driver)
+    except (ImportError, ArgumentError):
+        return ""
+
+
+def has_synchronous(user_engine: "Engine | AsyncEngine") -> bool:
+    """Say whether `own_engine` can reach the user's database just as the user's engine does.
+
+    Of an AsyncEngine, where its driver has a synchronous twin and its URL says all: connect_args are the driver's own.
+    """
+    engine = user_engine if isinstance(user_engine, Engine) else user_engine.sync_engine
+    if not engine.dialect.is_async or engine.dialect.name == "sqlite":
+        return True
+    return _twin(engine) is not None and _is_made_of_url(engine)
 
 
 def own_engine(user_engine: "Engine | AsyncEngine") -> Engine:
     """Give a synchronous engine with connections of its own, made as the user's are: creator, listeners, options.
 
-    Of an AsyncEngine on SQLite or psycopg it is one with the synchronous driver; other asyncio drivers have none.
+    Of an AsyncEngine it is one with the synchronous twin of its driver.
     """
     engine = user_engine if isinstance(user_engine, Engine) else user_engine.sync_engine
     if engine.dialect.is_async:
-        own = _synchronous(engine)
-    else:
-        # recreate() keeps the creator, with connect_args in it, and the pool's listeners; connections are made as
-        # they are needed, and a runner needs few.
-        own = create_engine(engine.url, pool=engine.pool.recreate(), execution_options=copied_options(engine))
-    if own.dialect.name == "sqlite":
-        sqlite.configure(own)
+        twin = _twin(engine)
+        if twin is None:
+            raise ConfigurationError(f"the driver {engine.url.drivername!r} has no synchronous twin")
+        engine = create_engine(engine.url.set(drivername=twin), execution_options=engine.get_execution_options())
+    return configured(create_engine(engine.url, pool=own_pool(engine), execution_options=copied_options(engine)))
+
+
+def own_pool(engine: Engine, *, pooled: bool = True) -> Pool:
+    """Give a pool of hookware's own that opens connections as an engine does."""
+    if engine.dialect.name != "sqlite":
+        return postgresql.own_pool(engine, pooled=pooled)
+    # The creator holds connect_args, which the URL does not; recreate() keeps it, and the pool's listeners.
+    return engine.pool.recreate() if pooled else NullPool(engine.pool._creator, dialect=engine.dialect)
+
+
+def configured(own: Engine) -> Engine:
+    """Set up an engine of hookware's own for its database."""
+    (sqlite if own.dialect.name == "sqlite" else postgresql).configure(own)
     return own
 
 
-def _synchronous(engine: Engine) -> Engine:
-    if engine.dialect.name == "sqlite":
-        url = engine.url.set(drivername="sqlite")
-    elif engine.dialect.driver in {"psycopg", "psycopg_async"}:
-        url = engine.url.set(drivername="postgresql+psycopg")
-    else:
-        raise ConfigurationError(
-            f"hookware has no synchronous twin of the driver {engine.url.drivername!r} for its own connections: "
-            "use sqlite+aiosqlite or postgresql+psycopg"
-        )
-    return create_engine(url, execution_options=copied_options(engine))
+def _twin(engine: Engine) -> str | None:
+    return _DRIVERS[engine.dialect.name][engine.dialect.driver]
+
+
+def _is_made_of_url(engine: Engine) -> bool:
+    creator = cast("Callable[..., object]", engine.pool._creator)
+    given = getclosurevars(creator).nonlocals.get("cparams")  # SQLAlchemy keeps them nowhere else
+    return given is not None and dict(given) == engine.dialect.create_connect_args(engine.url)[1]
 
 
 def copied_options(engine: Engine) -> dict[str, object]:
     """Give an engine's execution options, without what belongs to that engine alone."""
-    foreign = (item for item in engine.get_execution_options().items() if item[0] != sqlite.CONFIGURED)
-    return {name: value for name, value in foreign if name != "isolation_level"}
+    belongs_to_it = (sqlite.CONFIGURED, "isolation_level")
+    options = {name: value for name, value in engine.get_execution_options().items() if name not in belongs_to_it}
+    return options if engine.dialect.name == "sqlite" else {**options, "isolation_level": postgresql.ISOLATION_LEVEL}

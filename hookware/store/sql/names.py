@@ -40,8 +40,8 @@ def taken(connection: Connection, keys: Iterable[Key], now_us: int) -> dict[Key,
                 for (name,) in connection.execute(waiting.where(condition)):
                     answers[queue_name, name] = AddResult.NAME_TAKEN
         for name, (_holder, expires_us) in _held(connection, queue_name, names, now_us).items():
-            live = expires_us is None
-            answers[queue_name, name] = AddResult.NAME_TAKEN if live else AddResult.NAME_TOMBSTONED
+            result = AddResult.NAME_TAKEN if expires_us is None else AddResult.NAME_TOMBSTONED
+            answers.setdefault((queue_name, name), result)  # a task that waits for a tombstone's end has it first
     return answers
 
 

@@ -24,11 +24,13 @@ from hookware.errors import (
 from hookware.events import Events, TasksCommitted
 from hookware.store.base import AddResult
 from hookware.store.sql import sqlite
-from hookware.store.sql.engines import engine_of, own_engine
-from hookware.store.sql.runner import ThreadRunner
+from hookware.store.sql.engines import engine_of
+from hookware.store.sql.own_runner import own_runner
+from hookware.store.sql.runner import Runner
 from hookware.store.sql.selftest import check_atomicity
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import TaskRow
+from hookware.store.sql.times import Clock, postgresql_clock
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -66,10 +68,10 @@ class Outbox:
         self.on_committed: Callable[[], None] = lambda: None
         if self.sync_engine.dialect.name == "sqlite":
             sqlite.configure(self.sync_engine, on_begin=on_begin)
-        self._own_engine = own_engine(self.engine)
         self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
-        self.runner = ThreadRunner(self._own_engine, env, self.write_lock)
-        self.store = SQLStore(self.runner, env.now_us, env=env, tombstone_us=self.tombstone_us)
+        self.runner: Runner = own_runner(self.engine, env, self.write_lock)
+        self.clock: Clock = self._own_time if self.write_lock is not None else postgresql_clock
+        self.store = SQLStore(self.runner, self.clock, env=env, tombstone_us=self.tombstone_us)
         self.open_limiter = anyio.CapacityLimiter(40)
         self.commit_limiter = anyio.CapacityLimiter(40)
         self.rollback_limiter = anyio.CapacityLimiter(40)
@@ -85,17 +87,19 @@ class Outbox:
     def start_over(self) -> None:
         """Forget the connections and locks of the process that this one was forked from, without closing them."""
         self.sync_engine.dispose(close=False)
-        self._own_engine.dispose(close=False)
-        if self.write_lock is not None:
-            self.write_lock.start_over()
+        self.runner.start_over()
 
     def __del__(self) -> None:
         # For those who add tasks without a lifespan that ends: nobody else would close these connections.
-        if hasattr(self, "_own_engine"):
-            self._own_engine.dispose()
+        if hasattr(self, "runner"):
+            self.runner.dispose()
 
-    def now_us(self) -> int:
-        """The database's time. SQLite has none of its own that every version can give: it is this host's."""
+    def stamp_us(self) -> int | None:
+        """The time that new rows carry; None where the database sets its own when they are inserted."""
+        return None if self.write_lock is None else self.env.now_us()
+
+    def _own_time(self, _connection: Connection) -> int:
+        # SQLite has no clock of its own that every version can read: it is this host's.
         return self.env.now_us()
 
     @property

@@ -11,10 +11,16 @@ from hookware.core.retry import RetryOptions
 from hookware.core.task import Headers, LeasedTask, NewTask
 from hookware.store.base import LATEST_US, TaskInfo
 from hookware.store.sql.tables import TaskRow
+from hookware.store.sql.times import from_now
 
 
-def to_row(task: NewTask, now_us: int) -> dict[str, object]:
-    """Give the column values of a new task; `now_us` is the database's time."""
+def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
+    """Give the column values of a new task; `now_us` is the database's time, None: that of the INSERT."""
+    created_us = from_now(0) if now_us is None else now_us
+    if task.eta_us is not None:
+        eta_us = task.eta_us + task.countdown_us
+    else:
+        eta_us = from_now(task.countdown_us) if now_us is None else now_us + task.countdown_us
     return {
         "id": task.id,
         "queue_name": task.queue_name,
@@ -25,8 +31,8 @@ def to_row(task: NewTask, now_us: int) -> dict[str, object]:
         "body": task.body,
         "retry_options": None if task.retry is None else json.dumps(asdict(task.retry)),
         "deadline_us": task.deadline_us,
-        "created_us": now_us,
-        "eta_us": min((now_us if task.eta_us is None else task.eta_us) + task.countdown_us, LATEST_US),
+        "created_us": created_us,
+        "eta_us": min(eta_us, LATEST_US),
         "state": int(State.PENDING),
         "fence": 0,
         "attempt_count": 0,
@@ -34,7 +40,7 @@ def to_row(task: NewTask, now_us: int) -> dict[str, object]:
     }
 
 
-def to_object(task: NewTask, now_us: int) -> TaskRow:
+def to_object(task: NewTask, now_us: int | None) -> TaskRow:
     """Give the same as an object that a Session can hold."""
     row = TaskRow()
     for name, value in to_row(task, now_us).items():

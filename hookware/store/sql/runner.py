@@ -52,6 +52,14 @@ class Runner(Protocol):
         """Close the connections."""
         ...
 
+    def start_over(self) -> None:
+        """Forget the connections and locks of the process that this one was forked from, without closing them."""
+        ...
+
+    def dispose(self) -> None:
+        """Close the connections in this thread, at the very end."""
+        ...
+
 
 class ThreadRunner:
     """Runs on a synchronous engine, in worker threads of any event loop."""
@@ -95,6 +103,16 @@ class ThreadRunner:
         """Close the connections."""
         with anyio.move_on_after(LIMIT_SECONDS, shield=True):
             await to_thread.run_sync(self._engine.dispose, limiter=CapacityLimiter(1), abandon_on_cancel=True)
+
+    def start_over(self) -> None:
+        """Forget the connections and locks of the process that this one was forked from, without closing them."""
+        self._engine.dispose(close=False)
+        if self._write_lock is not None:
+            self._write_lock.start_over()
+
+    def dispose(self) -> None:
+        """Close the connections in this thread, at the very end."""
+        self._engine.dispose()
 
     def _run(self, fn: Callable[[Connection], T], write: bool) -> T:
         lock = self._write_lock if write else None

@@ -1,6 +1,6 @@
 """The store on a SQL database: the statements, each in a transaction of the runner."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy import Connection
@@ -11,6 +11,7 @@ from hookware.env import Env
 from hookware.store.base import AddResult, Claim, Claimed, Settlement, TaskInfo
 from hookware.store.sql import claim, schema, settle, statements
 from hookware.store.sql.runner import Runner
+from hookware.store.sql.times import Clock
 
 
 class SQLStore:
@@ -18,14 +19,14 @@ class SQLStore:
 
     Args:
         runner: where the statements run.
-        clock_us: the database's time. It is read inside the transaction, once the lock is held.
+        clock: the database's time. It is read inside the transaction, once SQLite's lock is held.
         env: for the failpoints.
         tombstone_us: how long the name of a finished task stays taken.
     """
 
-    def __init__(self, runner: Runner, clock_us: Callable[[], int], *, env: Env, tombstone_us: int) -> None:
+    def __init__(self, runner: Runner, clock: Clock, *, env: Env, tombstone_us: int) -> None:
         self._runner = runner
-        self._clock_us = clock_us
+        self._clock = clock
         self._fp = env.fp
         self._tombstone_us = tombstone_us
         self._last_queue = ""
@@ -78,8 +79,7 @@ class SQLStore:
     async def expired(self, limit: int, owners: Sequence[str] = ()) -> list[LeasedTask]:
         """List leased tasks whose lease has ended, or whose owner is one of `owners`."""
         # The time before the read: a lease renewed in between must not look ended.
-        now_us = self._clock_us()
-        return await self._runner.run(lambda c: statements.expired(c, limit, owners, now_us), write=False)
+        return await self._runner.run(lambda c: statements.expired(c, limit, owners, self._clock(c)), write=False)
 
     async def owners(self) -> list[str]:
         """List the owners that hold leases."""
@@ -87,19 +87,19 @@ class SQLStore:
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""
-        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock_us()), write=False)
+        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock(c)), write=False)
 
     async def prune(self) -> int:
         """Remove expired tombstones and old duplicates, in as many short transactions as it takes."""
         count = 0
-        while removed := await self._runner.run(lambda c: statements.prune(c, self._clock_us(), self._tombstone_us)):
+        while removed := await self._runner.run(lambda c: statements.prune(c, self._clock(c), self._tombstone_us)):
             count += removed
         return count
 
     def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
         """Prolong leases, in the thread that calls."""
         self._fp("renew.before")
-        kept = self._runner.run_blocking(lambda c: settle.renew(c, leases, self._clock_us() + lease_us))
+        kept = self._runner.run_blocking(lambda c: settle.renew(c, leases, self._clock(c) + lease_us))
         self._fp("renew.committed")
         return kept
 
@@ -116,11 +116,11 @@ class SQLStore:
 
     async def run_again(self, task_id: int) -> bool:
         """Make a DEAD task PENDING and due now."""
-        return await self._runner.run(lambda c: statements.run_again(c, task_id, self._clock_us()))
+        return await self._runner.run(lambda c: statements.run_again(c, task_id, self._clock(c)))
 
     async def delete(self, task_id: int) -> bool:
         """Remove a PENDING or DEAD task."""
-        return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock_us(), self._tombstone_us))
+        return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock(c), self._tombstone_us))
 
     def _prepare(self, create_tables: bool, connection: Connection) -> None:
         if create_tables:
@@ -132,14 +132,14 @@ class SQLStore:
             self._checked = True
 
     def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
-        return statements.add(connection, tasks, self._clock_us())
+        return statements.add(connection, tasks, self._clock(connection))
 
     def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
-        answer = claim.claim(connection, wish, self._clock_us(), self._last_queue)
+        answer = claim.claim(connection, wish, self._clock(connection), self._last_queue)
         self._fp("claim.updated")
         return answer
 
     def _settle(self, settlements: Sequence[Settlement], connection: Connection) -> list[bool]:
-        accepted = settle.settle(connection, settlements, self._clock_us(), self._tombstone_us)
+        accepted = settle.settle(connection, settlements, self._clock(connection), self._tombstone_us)
         self._fp("settle.updated")
         return accepted
