@@ -98,7 +98,7 @@ MISTAKES = {
     "an option, wrapped": Mistake(code="app = Hookware(app, concurrency=0)", says="concurrency must be a whole number"),
     "another driver": added(
         "engine='postgresql+psycopg2://me:secret@db.example/app'",
-        says=r"\(psycopg, asyncpg\), and cannot use postgresql\+psycopg2://me:\*\*\*@db.example/app: pass an engine or URL",
+        says=r"\(psycopg, asyncpg\), and cannot use postgresql\+psycopg2://me:\*\*\*@db.example/app: pass an engine",
     ),
     "no greenlet": Mistake(
         needs="import sys\nsys.modules['greenlet'] = None\n"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -10,6 +11,8 @@ from hookware.env import Env
 from hookware.store.sql.async_runner import AsyncRunner, own_async_engine
 from hookware.store.sql.engines import own_engine
 from hookware.store.sql.runner import ThreadRunner
+from hookware.store.sql.store import SQLStore
+from hookware.store.sql.times import postgresql_clock
 from tests.postgres import PostgresServer
 from tests.store.conftest import sql_subject
 from tests.store.contract import StoreContract
@@ -67,3 +70,17 @@ class TestAsyncPsycopg(OnAsyncio, StoreContract):
     """psycopg's asynchronous side, on the event loop."""
 
     driver = "psycopg"
+
+
+async def test_processes_that_start_at_once_make_the_tables_once(postgres: PostgresServer) -> None:
+    url = postgres.url(postgres.new_database())
+    stores = [
+        SQLStore(ThreadRunner(own_engine(create_engine(url)), Env()), postgresql_clock, env=Env(), tombstone_us=0)
+        for _ in range(8)
+    ]
+    async with anyio.create_task_group() as starts:
+        for store in stores:
+            starts.start_soon(store.prepare, True)
+    await stores[0].prepare(create_tables=False)
+    for store in stores:
+        await store.close()

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, Inspector, Table, inspect
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from hookware.errors import ConfigurationError
+from hookware.store.sql.postgresql import lock_tables
 from hookware.store.sql.tables import metadata, name_table, task_table
 
 TABLES = [task_table, name_table]
@@ -15,6 +16,8 @@ _logger = logging.getLogger("hookware")
 
 def make_tables(connection: Connection) -> None:
     """Make the tables that are missing; what is there stays as it is."""
+    if connection.dialect.name == "postgresql":
+        lock_tables(connection)  # two processes that start at once would collide
     metadata.create_all(connection, tables=TABLES)
 
 
