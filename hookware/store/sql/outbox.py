@@ -30,7 +30,7 @@ from hookware.store.sql.runner import Runner
 from hookware.store.sql.selftest import check_atomicity
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import TaskRow
-from hookware.store.sql.times import Clock, postgresql_clock
+from hookware.store.sql.times import Clock, postgresql_clock, postgresql_time
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -70,8 +70,10 @@ class Outbox:
             sqlite.configure(self.sync_engine, on_begin=on_begin)
         self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
         self.runner: Runner = own_runner(self.engine, env, self.write_lock)
-        self.clock: Clock = self._own_time if self.write_lock is not None else postgresql_clock
-        self.store = SQLStore(self.runner, self.clock, env=env, tombstone_us=self.tombstone_us)
+        in_sqlite = self.write_lock is not None
+        self.clock: Clock = self._own_time if in_sqlite else postgresql_time
+        store_clock = self._own_time if in_sqlite else postgresql_clock
+        self.store = SQLStore(self.runner, store_clock, env=env, tombstone_us=self.tombstone_us)
         self.open_limiter = anyio.CapacityLimiter(40)
         self.commit_limiter = anyio.CapacityLimiter(40)
         self.rollback_limiter = anyio.CapacityLimiter(40)

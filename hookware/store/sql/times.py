@@ -25,6 +25,7 @@ _RANGE: Final = 2**60
 
 _NOW_SQL: Final = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint"
 
+_NOW = text(f"SELECT {_NOW_SQL}")
 # The limits hold for this transaction only: behind pgbouncer a connection is another client's the next moment.
 _NOW_AND_LIMITS = text(
     f"SELECT {_NOW_SQL}, set_config('statement_timeout', '{STATEMENT_SECONDS}s', true), "
@@ -33,8 +34,14 @@ _NOW_AND_LIMITS = text(
 
 
 def postgresql_clock(connection: Connection) -> int:
-    """Give PostgreSQL's time, and limit the time of what follows in the transaction."""
+    """Give PostgreSQL's time, and limit the time of what follows in the transaction, which is hookware's own."""
     now_us: int = connection.execute(_NOW_AND_LIMITS).one()[0]
+    return now_us
+
+
+def postgresql_time(connection: Connection) -> int:
+    """Give PostgreSQL's time in a transaction of the user's, whose limits are the user's affair."""
+    now_us: int = connection.execute(_NOW).scalar_one()
     return now_us
 
 
