@@ -1,17 +1,20 @@
 """The commands: `python -m verification crash --kills 200`.
 
 A command is a module with `add_arguments(parser)` and `run_command(asked)`, which gives the exit status; its docstring
-is its help. A new one needs its line in `COMMANDS`.
+is its help. A new one needs its line in `COMMANDS`. A campaign ends with `ledger.record(entry, asked.ledger)`.
 """
 
 import argparse
 import sys
+from pathlib import Path
 from types import ModuleType
 
+from verification import ledger
 from verification.crash import campaign as crash
 
 COMMANDS: dict[str, ModuleType] = {
     "crash": crash,
+    "ledger": ledger,
 }
 
 
@@ -28,6 +31,8 @@ def main() -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
+        if module is not ledger:
+            command.add_argument("--ledger", type=Path, default=ledger.LEDGER, help="where its line goes")
     asked = parser.parse_args()
     status: int = COMMANDS[asked.command].run_command(asked)
     return status

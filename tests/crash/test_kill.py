@@ -42,8 +42,8 @@ def test_a_task_arrives_within_two_seconds_of_the_restart(site: Site, begun: boo
 
 
 def test_random_kills_lose_nothing_and_double_nothing(site: Site) -> None:
-    campaign, verdict = run(site, kills=8, requests=80, each=0, seed=1)
-    verdict.check()
+    campaign, findings = run(site, kills=8, requests=80, each=0, seed=1)
+    findings.verify()
     assert campaign.figures.random_kills == 8
 
 
@@ -51,7 +51,7 @@ def test_kills_where_effect_and_completion_become_one(site: Site) -> None:
     campaign = Campaign(site, seed=1)
     for failpoint in ("claim.committed", "commit.before", "commit.committed", "reap.settled"):
         assert campaign.kill_at(failpoint), f"{failpoint} was not passed"
-    campaign.finish().check()
+    campaign.finish().verify()
 
 
 def test_a_task_that_kills_its_process_is_dead_after_three_and_those_beside_it_are_not(site: Site) -> None:

@@ -15,6 +15,7 @@ from tests.simulation.loop import WORLD, context_of
 from tests.simulation.variants import PLANTED, Variant
 from tests.simulation.world import CONFIG, World
 from verification.checker import Limits, check
+from verification.history import Line
 
 HOSTS = ("n0", "n1", "n2")
 TASKS = 30
@@ -64,7 +65,7 @@ def run(seed: int, variant: Variant | None = None) -> Result:
         runs=sum(line["ev"] == "start" for line in world.history),
         steps=loop.step_count,
         trace=world.trace.hexdigest(),
-        violations=check(world.history, LIMITS),
+        violations=[str(each) for each in check([Line(**line) for line in world.history], LIMITS).complaints],
         counts=Counter(line["ev"] for line in world.history),
         history=world.history,
     )
@@ -99,7 +100,7 @@ def _commit(world: World, task_id: int) -> None:
         world.note("rolled_back", task=task_id)
         return
     world.memory.insert([task])
-    world.note("committed", task=task_id, eta=world.loop.time() + task.countdown_us / 1e6, kind=task.url)
+    world.note("committed", task=task_id, eta=world.loop.time() + task.countdown_us / 1e6, url=task.url)
     node = world.nodes[world.random.choice(HOSTS)]
     if world.random.random() < 0.5 and node.dispatcher is not None:
         node.dispatcher.wake.notify()

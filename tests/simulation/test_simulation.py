@@ -77,7 +77,7 @@ def histories() -> list[dict[str, object]]:
 
 @pytest.mark.slow
 def test_the_worlds_are_eventful_enough_to_mean_something(histories: list[dict[str, object]]) -> None:
-    kinds = {line["kind"] for line in histories if line["ev"] == "committed"}
+    kinds = {line["url"] for line in histories if line["ev"] == "committed"}
     assert kinds == {f"/{kind}" for kind in HANDLERS}
     settled = Counter((line["outcome"], line["accepted"]) for line in histories if line["ev"] == "settled")
     for outcome in ("complete", "retry", "release"):
@@ -98,6 +98,6 @@ def test_the_worlds_are_eventful_enough_to_mean_something(histories: list[dict[s
 def test_poison_ends_dead_of_its_crashes(histories: list[dict[str, object]]) -> None:
     for seed in range(10):
         lines = run(seed).history
-        poison = {line["task"] for line in lines if line["ev"] == "committed" and line["kind"] == "/poison"}
+        poison = {line["task"] for line in lines if line["ev"] == "committed" and line["url"] == "/poison"}
         dead = {line["task"] for line in lines if line["ev"] == "settled" and line["reason"] == "crashes"}
         assert poison <= dead

@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from hookware import Hookware, QueueSettings, TaskContext, TaskRetryOptions, request_session, task_handler, taskqueue
+from hookware.core.lifecycle import Die, Retry
 from hookware.core.retry import RetryOptions
 from hookware.env import Env
 from hookware.events import AttemptSettled, Event
@@ -48,22 +49,23 @@ class CrashEnv(Env):
             with self._lock:
                 self._hits_left -= 1
                 if self._hits_left == 0:
-                    history.write("killed", outcome=name)
+                    history.write("killed", why=name)
                     os.kill(os.getpid(), signal.SIGKILL)
 
     @contextmanager
-    def adding_alone(self) -> Iterator[None]:
-        """Note that the tasks added in this block, by this thread, have a transaction of their own."""
-        self._here.alone = True
+    def adding(self, *, countdown: float = 0.0, alone: bool = False) -> Iterator[None]:
+        """Note of the tasks added in this block, by this thread, when they are due and whose transaction is theirs."""
+        self._here.countdown, self._here.alone = countdown, alone
         try:
             yield
         finally:
-            self._here.alone = False
+            self._here.countdown, self._here.alone = 0.0, False
 
     def new_id(self) -> int:
         task = super().new_id()
         self._here.task = task
-        history.write("alone" if getattr(self._here, "alone", False) else "joining", task=task)
+        due = time.time() + getattr(self._here, "countdown", 0.0)
+        history.write("alone" if getattr(self._here, "alone", False) else "joining", task=task, eta=due)
         return task
 
 
@@ -77,7 +79,7 @@ def order(request: Request) -> PlainTextResponse:
     """Write a row and add a task in the user's own session; `end` says what becomes of the transaction."""
     asked = request.query_params
     with Session(engine) as session:
-        task = taskqueue.add(url=asked["url"], params={"wait": asked["wait"], "then": asked["then"]})
+        task = _add(request)
         _write_order(session, asked["key"], task)
         match asked["end"]:
             case "rollback":
@@ -92,20 +94,25 @@ def order(request: Request) -> PlainTextResponse:
 def own_order(request: Request) -> PlainTextResponse:
     """Do the same in hookware's own session, which commits before the response leaves, if it is no error."""
     asked = request.query_params
-    task = taskqueue.add(url=asked["url"], params={"wait": asked["wait"], "then": asked["then"]})
+    task = _add(request)
     _write_order(request_session(), asked["key"], task)
     return PlainTextResponse("ordered", status_code=200 if asked["end"] == "commit" else 409)
 
 
 def lonely_order(request: Request) -> PlainTextResponse:
     """Add a task in a transaction of its own."""
-    asked = request.query_params
-    with env.adding_alone():
-        taskqueue.add(
-            url=asked["url"], params={"wait": asked["wait"], "then": 0}, transactional=False,
-            retry_options=TaskRetryOptions(max_backoff_seconds=0.5),
-        )  # fmt: skip
+    _add(request, alone=True)
     return PlainTextResponse("ordered")
+
+
+def _add(request: Request, *, alone: bool = False) -> taskqueue.Task:
+    asked = request.query_params
+    countdown = float(asked.get("countdown", 0))
+    with env.adding(countdown=countdown, alone=alone):
+        return taskqueue.add(
+            url=asked["url"], params={"wait": asked["wait"], "then": asked["then"]}, countdown=countdown,
+            transactional=not alone, retry_options=TaskRetryOptions(max_backoff_seconds=0.5),
+        )  # fmt: skip
 
 
 def _write_order(session: Session, key: str, task: taskqueue.Task) -> None:
@@ -143,6 +150,15 @@ async def outside(task: TaskContext, wait: float = 0, then: int = 0) -> None:
         await anyio.sleep(wait)
 
 
+@task_handler("/failing")
+async def failing(task: TaskContext, wait: float = 0, then: int = 0) -> None:
+    """Fail in the first `then` attempts."""
+    with _attempt(task):
+        await anyio.sleep(wait)
+        if task.attempt <= then:
+            raise RuntimeError("asked for")
+
+
 @task_handler("/blocking")
 async def blocking(task: TaskContext, wait: float = 0, then: int = 0) -> None:
     """Block the event loop."""
@@ -155,6 +171,7 @@ async def poison(task: TaskContext, wait: float = 0, then: int = 0) -> None:
     """Take the process down."""
     with _attempt(task):
         await anyio.sleep(wait)
+        history.write("killed", why="poison")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -179,10 +196,13 @@ def _write_effect(session: Session, task: TaskContext) -> None:
 
 def _note_settled(event: Event) -> None:
     if isinstance(event, AttemptSettled):
-        outcome = type(event.decision).__name__.lower() if event.accepted else "refused"
+        task, decision = event.task, event.decision
         history.write(
-            "settled", task=event.task.id, attempt=event.task.attempt_count, fence=event.task.fence, outcome=outcome
-        )
+            "settled", task=task.id, attempt=task.attempt_count, fence=task.fence, accepted=event.accepted,
+            outcome=type(decision).__name__.lower(),
+            crashed=isinstance(decision, Retry | Die) and decision.crashed,
+            delay=decision.delay_us / 1e6 if isinstance(decision, Retry) else 0.0,
+        )  # fmt: skip
 
 
 app = Starlette(

@@ -17,9 +17,11 @@ from random import Random
 from threading import Timer
 from typing import Any
 
+from verification import ledger
+from verification.checker import Findings, Limits
+from verification.crash.evidence import judge
 from verification.crash.load import Clients, random_ask
 from verification.crash.site import Process, Site, site_in
-from verification.crash.verdict import Verdict, judge
 
 SHUTDOWN = tuple(f"dispatch.shutdown.{step}" for step in (1, 2, 3, 4, 5))
 FAILPOINTS = (
@@ -49,6 +51,7 @@ REACHED_BY: dict[str, dict[str, Any]] = {
 
 # A kill is nobody's fault here: no task may become dead by being near too many of them.
 OPTIONS: dict[str, Any] = {"lease_seconds": 1.0, "poll_seconds": 0.25, "drain_seconds": 0.2, "crash_limit": 100_000}
+LIMITS = Limits(lease=OPTIONS["lease_seconds"], poll=OPTIONS["poll_seconds"], crash_limit=OPTIONS["crash_limit"])
 _PER_FAILPOINT_ROUND = 10
 
 
@@ -101,7 +104,7 @@ class Campaign:
         with suppress(AssertionError):
             victim.ended(3)
         self._bury(victim)
-        died = any(line.node == victim.pid and line.outcome == failpoint for line in self._site.lines("killed"))
+        died = any(line.node == victim.pid and line.why == failpoint for line in self._site.lines("killed"))
         self.figures.failpoint_kills[failpoint] += died
         return died
 
@@ -113,7 +116,7 @@ class Campaign:
         for process in list(self._alive):
             self._bury(process)
 
-    def finish(self, seconds: float = 60) -> Verdict:
+    def finish(self, seconds: float = 60) -> Findings:
         """Let everything that is left run, undisturbed, and judge."""
         self._bring_up(1)
         self._wait_ready()
@@ -122,7 +125,7 @@ class Campaign:
             process.signal(signal.SIGTERM)
             process.ended(10)
         self.clients.close()
-        return judge(self._site, self.clients.answers)
+        return judge(self._site, self.clients.answers, LIMITS)
 
     def _ask(self, count: int, **chosen: Any) -> None:
         asks = [replace(random_ask(f"order {self.asked + n}", self._random), **chosen) for n in range(count)]
@@ -149,7 +152,7 @@ class Campaign:
         self._alive.remove(process)
 
 
-def run(site: Site, *, kills: int, requests: int, each: int, seed: int) -> tuple[Campaign, Verdict]:
+def run(site: Site, *, kills: int, requests: int, each: int, seed: int) -> tuple[Campaign, Findings]:
     """Run a campaign: a third of the random kills hit one of two processes, and half of those at failpoints."""
     campaign = Campaign(site, seed)
     alone = kills - kills // 3
@@ -175,25 +178,48 @@ def run_command(asked: argparse.Namespace) -> int:
     """Run a campaign in a directory of its own, print its figures, and give the exit status."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory, site_in(Path(directory)) as site:
-        campaign, verdict = run(site, kills=asked.kills, requests=asked.requests, each=asked.each, seed=asked.seed)
+        campaign, findings = run(site, kills=asked.kills, requests=asked.requests, each=asked.each, seed=asked.seed)
         locked = site.logs.count("is locked")
     figures, answers = campaign.figures, campaign.clients.answers
-    at_failpoints = sum(figures.failpoint_kills.values())
     fewest = min((figures.failpoint_kills[name] for name in FAILPOINTS), default=0)
+    entry = _entry(asked, campaign, findings, time.monotonic() - began)
     print(
-        f"kills {figures.random_kills} at random + {at_failpoints} at {len(FAILPOINTS)} failpoints (at least {fewest} "
-        f"each), requests {campaign.asked}, answered {answers.answered}, committed {verdict.committed}, "
-        f"effects {verdict.effects}, lost {verdict.lost}, run after rollback {verdict.ran_after_rollback}, "
-        f"duplicates through own session {verdict.duplicates_inside}, duplicates outside {verdict.duplicates_outside}, "
-        f"zombies accepted {verdict.zombies_accepted}, broken answers {verdict.broken_answers}, dead {verdict.dead}, "
-        f"unknown {verdict.unknown}, complaints of the checker {len(verdict.complaints)}, locked {locked}, "
-        f"processes {figures.starts}, {time.monotonic() - began:.0f} s"
+        f"kills {figures.random_kills} at random + {sum(figures.failpoint_kills.values())} at {len(FAILPOINTS)} "
+        f"failpoints (at least {fewest} each), requests {campaign.asked}, answered {answers.answered}, "
+        f"committed {findings.committed}, runs {findings.runs}, effects in our transaction {findings.effects}, "
+        f"duplicates {dict(findings.duplicates)}, results refused {findings.refused}, dead {findings.dead}, "
+        f"unknown {findings.unknown}, violations {dict(findings.violations)}, locked {locked}, "
+        f"processes {figures.starts}, {entry.seconds:.0f} s"
     )
+    ledger.record(entry, asked.ledger)
     try:
-        verdict.check()
+        findings.verify()
+        assert not findings.dead
         assert fewest >= asked.each, figures.failpoint_kills
         assert not locked
     except AssertionError as broken:
         print(f"BROKEN: {broken}", file=sys.stderr)
         return 1
     return 0
+
+
+def _entry(asked: argparse.Namespace, campaign: Campaign, findings: Findings, seconds: float) -> ledger.Entry:
+    at_failpoints = sum(campaign.figures.failpoint_kills.values())
+    return ledger.Entry(
+        commit=ledger.current_commit(),
+        date=ledger.now(),
+        what="crash",
+        where="SQLite",
+        first_seed=asked.seed,
+        seed_count=1,
+        node_count=2,
+        hours=round(seconds / 3600, 3),
+        virtual=False,
+        tasks=findings.committed,
+        runs=findings.runs,
+        kills={"at random": campaign.figures.random_kills, "at failpoints": at_failpoints},
+        violations=findings.violations,
+        duplicates=findings.duplicates,
+        machine=ledger.machine(),
+        seconds=round(seconds, 1),
+    )

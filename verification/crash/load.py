@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from random import Random
 
+from verification.crash.evidence import Answers
 from verification.crash.site import Process
-from verification.crash.verdict import Answers
 
-_URLS = ("/own", "/own", "/joined", "/outside")
+_URLS = ("/own", "/own", "/joined", "/outside", "/failing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,11 @@ class Ask:
     wait: float
     then: int
     pause: float
+    countdown: float
 
 
 def random_ask(key: str, random: Random, *, longest_wait: float = 0.4, longest_pause: float = 0.05) -> Ask:
-    """Choose a request: three in four commit; one task in four takes a while; some bring a follow-up."""
+    """Choose a request: most commit; one task in four takes a while; some bring a follow-up, fail first, or wait."""
     url = random.choice(_URLS)
     path, end = "/order", random.choice(("commit", "commit", "commit", "commit", "commit", "rollback", "error"))
     match random.randrange(6):
@@ -35,8 +36,9 @@ def random_ask(key: str, random: Random, *, longest_wait: float = 0.4, longest_p
         case 1:
             path = "/order/own"
     wait = random.uniform(0, longest_wait) if random.randrange(4) == 0 else 0
-    then = random.randrange(3) if url == "/own" else 0
-    return Ask(key, url, path, end, wait, then, random.uniform(0, longest_pause))
+    then = random.randrange(3) if url in ("/own", "/failing") else 0
+    countdown = random.uniform(0, 0.6) if random.randrange(6) == 0 else 0
+    return Ask(key, url, path, end, wait, then, random.uniform(0, longest_pause), countdown)
 
 
 class Clients:
@@ -57,7 +59,9 @@ class Clients:
     def _one(self, process: Process, ask: Ask) -> None:
         time.sleep(ask.pause)
         process.ready()
-        status = process.order(ask.key, ask.url, path=ask.path, wait=ask.wait, then=ask.then, end=ask.end)
+        status = process.order(
+            ask.key, ask.url, path=ask.path, wait=ask.wait, then=ask.then, end=ask.end, countdown=ask.countdown
+        )
         self.answers.answered += status is not None
         if ask.path != "/order/alone":  # of which no row tells: its history does
             kept = self.answers.committed if ask.end == "commit" else self.answers.undone

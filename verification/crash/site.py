@@ -7,14 +7,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from verification.history import Line, read_history
+from verification.history import History, Line, read_history
 
 ROOT = Path(__file__).parent.parent.parent
 _ADDRESS = "Uvicorn running on http://"
@@ -39,8 +39,10 @@ def wait_until(condition: Any, *, seconds: float, what: str = "") -> float:
 class Process:
     """A `uvicorn` of its own. Made with its file of standard error as the log; `ready` waits until it serves."""
 
-    def __init__(self, log: Path, environment: dict[str, str], workers: int) -> None:
+    def __init__(self, log: Path, environment: dict[str, str], workers: int, note: Callable[..., None]) -> None:
         self.log_path = log
+        self._note = note
+        self._stopped_at = 0.0
         self._workers = workers
         self._address: tuple[str, int] | None = None
         self.started_at = time.monotonic()
@@ -76,11 +78,16 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
         if self.status is None:
+            if number == signal.SIGSTOP:
+                self._stopped_at = time.time()
+            elif number == signal.SIGCONT and self._stopped_at:
+                self._note("disturbed", node=self.pid, t=self._stopped_at, until=time.time(), why="pause")
             self._process.send_signal(number)
 
     def kill(self) -> None:
         """Pull the plug: the process and its workers are gone when this returns."""
         if self.status is None:  # else its id may be another's by now
+            self._note("killed", node=self.pid, why="SIGKILL")
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait(timeout=10)
 
@@ -121,6 +128,7 @@ class Site:
         self.database = directory / "crash.db"
         self.history = directory / "history.jsonl"
         self.processes: list[Process] = []
+        self._own_history = History(self.history)
         with closing(sqlite3.connect(self.database)) as connection:
             connection.executescript(_SCHEMA)
 
@@ -133,7 +141,7 @@ class Site:
             "CRASH_FAILPOINT": failpoint,
         }
         log = self.directory / f"server-{len(self.processes)}.log"
-        process = Process(log, environment, workers)
+        process = Process(log, environment, workers, self._own_history.write)
         self.processes.append(process)
         return process
 
@@ -172,6 +180,7 @@ class Site:
         for process in self.processes:
             process.signal(signal.SIGCONT)
             process.kill()
+        self._own_history.close()
 
     @property
     def logs(self) -> str:
@@ -195,6 +204,14 @@ class Site:
     def effects(self) -> dict[int, int]:
         """Count each task's effects in the database."""
         return dict(self.rows("SELECT task, count(*) FROM crash_effect GROUP BY task"))
+
+    def effect_fences(self) -> list[tuple[int, int]]:
+        """Give the task and the fence of each effect in the database, in their order."""
+        return [(task, fence) for task, fence in self.rows("SELECT task, fence FROM crash_effect ORDER BY id")]
+
+    def dead_tasks(self) -> list[int]:
+        """Give the tasks that were given up."""
+        return [task for (task,) in self.rows("SELECT id FROM hookware_task WHERE state = 2")]
 
     def orders(self) -> dict[str, int]:
         """Give the id of each committed order's task."""

@@ -1,0 +1,240 @@
+"""One task from its commit to its end, followed line by line."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from verification.checker.findings import Complaint, Limits
+from verification.checker.nodes import Nodes
+from verification.history import Line
+
+_Broken = Iterator[tuple[str, str]]
+"""Which invariant, and how."""
+
+_ROUNDING = 1e-5
+
+
+class Life:
+    """Checks the lines of one task."""
+
+    def __init__(self, task: int, lines: Sequence[Line], nodes: Nodes, limits: Limits) -> None:
+        self._task, self._lines, self._nodes, self._limits = task, lines, nodes, limits
+        self._claims = {line.fence: line for line in lines if line.ev == "claimed"}
+        self._effects = [line for line in lines if line.ev == "effect"]
+        self._checks: dict[str, Callable[[Line], _Broken]] = {
+            "committed": self._on_committed,
+            "rolled_back": self._on_rolled_back,
+            "claimed": self._on_claimed,
+            "renewed": self._on_renewed,
+            "start": self._on_start,
+            "end": self._on_end,
+            "settled": self._on_settled,
+            "dropped": self._on_dropped,
+        }
+        self._committed: Line | None = None
+        self._rolled_back = False
+        self._inside = False
+        # By the database's clock: when it may run, since when it could be claimed, how long its lease is good.
+        self._due = 0.0
+        self._waiting_since: float | None = None
+        self._lease_until = 0.0
+        self._fence = 0
+        self._started: dict[int, Line] = {}
+        self._ended_at: dict[int, float] = {}
+        self._ok: set[int] = set()
+        self._conflicted: set[int] = set()
+        self._settled: dict[int, Line] = {}
+        self._crash_count = 0
+        self._final: Line | None = None
+
+    def check(self) -> Iterator[Complaint]:
+        """Give everything that is wrong with this life."""
+        for line in self._lines:
+            check = self._checks.get(line.ev)
+            for invariant, text in () if check is None else check(line):
+                yield Complaint(invariant, self._task, f"{text} at {line.t:.3f} on {line.node}")
+        if self._limits.finished:
+            for invariant, text in self._at_the_end():
+                yield Complaint(invariant, self._task, text)
+
+    # Committed, claimed.
+
+    def _on_committed(self, line: Line) -> _Broken:
+        self._committed = line
+        self._inside = line.inside
+        self._due = self._nodes.database(line.t) if line.eta is None else line.eta
+        self._waiting_since = line.t
+        yield from ()
+
+    def _on_rolled_back(self, _line: Line) -> _Broken:
+        self._rolled_back = True
+        if self._started:
+            yield "I2", "it ran although its transaction rolled back"
+
+    def _on_claimed(self, line: Line) -> _Broken:
+        if line.fence <= self._fence:
+            yield "I5", f"the fence went from {self._fence} to {line.fence}"
+        if self._fence and self._fence not in self._settled:
+            yield "I4", f"claimed while the lease with fence {self._fence} was not settled"
+        if self._final is not None:
+            yield "I6", "claimed after its end"
+        yield from self._check_due(line, "claimed")
+        if line.got > line.asked:
+            yield "I15", f"{line.got} tasks claimed where {line.asked} were asked"
+        yield from self._check_attempt(line)
+        yield from self._check_wait(line)
+        self._fence = max(self._fence, line.fence)
+        self._lease_until = line.until
+
+    def _on_renewed(self, line: Line) -> _Broken:
+        if line.fence in self._settled:
+            yield "I5", f"the lease of fence {line.fence} was renewed after its end"
+        if line.fence == self._fence:
+            self._lease_until = line.until
+
+    def _check_due(self, line: Line, what: str) -> _Broken:
+        early = self._due - self._nodes.database(line.t)
+        if early > _ROUNDING:
+            yield "I3", f"{what} {early:.3f} s before it was due"
+
+    def _check_wait(self, line: Line) -> _Broken:
+        """Check that without faults what is due is claimed soon."""
+        nodes, since = self._nodes, self._waiting_since
+        self._waiting_since = None
+        if nodes.quiet is None or since is None:
+            return
+        due = self._due - (nodes.database(line.t) - line.t)
+        if (waited := line.t - max(since, due, nodes.calm_from)) > self._limits.claim:
+            yield "I18", f"it was due and nothing was wrong, but it waited {waited:.1f} s for its claim"
+
+    # Started, ended.
+
+    def _on_start(self, line: Line) -> _Broken:
+        fence = line.fence
+        self._inside = self._inside or line.inside
+        if self._rolled_back or self._committed is None:
+            yield "I2", "it ran although its transaction did not commit"
+        if fence in self._started and fence not in self._conflicted:
+            yield "I4", f"two runs under fence {fence}"
+        self._started.setdefault(fence, line)
+        self._conflicted.discard(fence)
+        if fence in self._settled:
+            return  # frozen between claim and start: the fence will refuse its result
+        yield from self._check_due(line, "started")
+        if fence < self._fence:
+            yield "I4", f"started under fence {fence} while {self._fence} was given out"
+        if self._final is not None:
+            yield "I6", "started after its end"
+        yield from self._check_attempt(line)
+        yield from self._check_promise(line)
+
+    def _check_promise(self, line: Line) -> _Broken:
+        committed = self._committed
+        if committed is None or not committed.within or len(self._started) > 1:
+            return
+        due = max(committed.t, self._due - (self._nodes.database(line.t) - line.t))
+        if line.t > due + committed.within:
+            yield "I19", f"promised within {committed.within:.1f} s, but it began after {line.t - due:.1f} s"
+
+    def _check_attempt(self, line: Line) -> _Broken:
+        counted = [each for each in self._settled.values() if each.outcome != "release" and each.fence < line.fence]
+        if self._claims and line.attempt != 1 + len(counted):
+            yield "I13", f"attempt {line.attempt} under fence {line.fence}, {1 + len(counted)} expected"
+
+    def _on_end(self, line: Line) -> _Broken:
+        if line.fence not in self._started:
+            yield "I7", "an end without a start"
+        self._ended_at[line.fence] = self._nodes.database(line.t)
+        if line.outcome == "ok":
+            self._ok.add(line.fence)
+        elif line.outcome == "conflict":
+            self._conflicted.add(line.fence)
+
+    # Settled.
+
+    def _on_settled(self, line: Line) -> _Broken:
+        if not line.accepted:
+            return
+        fence, outcome = line.fence, line.outcome
+        if fence in self._settled:
+            yield "I5", f"two results accepted under fence {fence}"
+        elif fence < self._fence:
+            yield "I5", f"a result under fence {fence} was accepted after {self._fence} had been given out"
+        if outcome == "complete" and not line.by_handler and fence not in self._ok:
+            yield "I7", "success accepted, but no call under this fence returned without raising and with 2xx"
+        if line.crashed:
+            yield from self._on_crash(line)
+        self._settled[fence] = line
+        self._waiting_since = line.t
+        if outcome == "retry":
+            # Where the store's own word is not known, the wait counts from the attempt's end, a little earlier.
+            since = self._ended_at.get(fence, self._nodes.database(line.t))
+            self._due = since + line.delay if line.due is None else line.due
+        elif outcome in ("complete", "die"):
+            self._final = line
+
+    def _on_crash(self, line: Line) -> _Broken:
+        self._crash_count += 1
+        limit = self._limits.crash_limit
+        if (self._crash_count >= limit) != (line.outcome == "die"):
+            yield "I22", f"crash {self._crash_count} of {limit} was answered by {line.outcome}"
+        claim = self._claims.get(line.fence)
+        if claim is None:
+            return
+        nodes, node = self._nodes, claim.node
+        now = nodes.database(line.t) + nodes.set_back(line.t - 60)  # what has looked ended may do so no more
+        if claim.until and now < self._lease_until - _ROUNDING and node not in nodes.killed:
+            yield "I4", f"the lease of fence {line.fence} was taken from {node} {self._lease_until - now:.3f} s early"
+        hard_end = claim.t + claim.deadline + self._limits.lease / 2
+        if line.fence not in self._started and nodes.blocked(node, claim.t, line.t):
+            return  # the answer to the claim waited behind the handler: nobody could renew
+        if line.t < hard_end and not nodes.disturbed(node, claim.t, line.t):
+            yield "I4", f"the lease of fence {line.fence} was taken from {node}, which was well"
+
+    def _on_dropped(self, line: Line) -> _Broken:
+        if self._started or self._claims:
+            yield "I8", "dropped as a duplicate after it had been claimed"
+        self._final = line
+
+    # At the end.
+
+    def _at_the_end(self) -> _Broken:
+        nodes, final = self._nodes, self._final
+        if self._committed is not None and final is None:
+            yield "I1", "committed, but neither completed nor dead"
+        if final is not None and final.ev == "settled" and nodes.quiet is not None:
+            due = self._due - (nodes.database(final.t) - final.t)
+            if final.t > max(nodes.calm_from, due) + self._limits.tail:
+                yield "I18", f"it took until {final.t:.3f}, the faults had ended at {nodes.calm_from:.3f}"
+        for claim in self._claims.values():
+            yield from self._check_claim(claim)
+        yield from self._check_effects()
+
+    def _check_claim(self, claim: Line) -> _Broken:
+        limits, nodes, fence, node = self._limits, self._nodes, claim.fence, claim.node
+        started, settled = self._started.get(fence), self._settled.get(fence)
+        if started is None and settled is None:
+            yield "I15", f"claimed under fence {fence}, but neither started nor given back"
+        if started is not None and started.t - claim.t > limits.begin and not self._excused(claim, started.t):
+            yield "I15", f"claimed under fence {fence} at {claim.t:.3f}, started only at {started.t:.3f}"
+        killed = nodes.killed.get(node)
+        if killed is None or killed < claim.t:
+            return
+        latest = max(killed, nodes.calm_from) + limits.lease * 1.5 + limits.poll + limits.slack
+        latest += nodes.set_back(claim.t)
+        if settled is None or settled.t > latest:
+            yield "I17", f"its node {node} died at {killed:.3f}, and the lease was not taken back by {latest:.3f}"
+
+    def _excused(self, claim: Line, until: float) -> bool:
+        return self._nodes.disturbed(claim.node, claim.t, until)
+
+    def _check_effects(self) -> _Broken:
+        if len(self._effects) > 1:
+            yield "I27", f"{len(self._effects)} effects in hookware's transaction"
+        completed = self._final is not None and self._final.outcome == "complete"
+        if self._inside and completed and not self._effects:
+            yield "I27", "completed, but its effect is not there"
+        newest = max(self._started, default=0)
+        for effect in self._effects:
+            if effect.fence != newest:
+                yield "I5", f"an effect under fence {effect.fence} was kept, the newest attempt has {newest}"
+            if not completed:
+                yield "I27", "its effect is there, but it is not completed"
