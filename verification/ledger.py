@@ -10,7 +10,7 @@ import platform
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Entry:
         kills: processes killed, by what killed them.
         faults: everything else that was done to them.
         violations: broken invariants, how often each.
-        duplicates: calls that ended well once more than needed, by the fault that made them.
+        duplicates: duplicates, as the checker counts them, by the fault that made them.
         machine: what it ran on.
         seconds: how long it took.
     """
@@ -87,7 +87,7 @@ def record(entry: Entry, path: Path = LEDGER) -> None:
     """Append a line to the ledger, and bring the page up to date."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(json.dumps(asdict(entry)) + "\n")
+        file.write(json.dumps({each.name: getattr(entry, each.name) for each in fields(entry)}) + "\n")
     if path == LEDGER:
         PAGE.write_text(page_with(read(path), PAGE.read_text()))
 

@@ -242,12 +242,15 @@ def test_a_duplicate_is_counted_by_the_fault_that_made_it() -> None:
         "kill": [node_line("killed", 2, why="SIGKILL")],
         "kill at settle.before": [node_line("killed", 2, why="settle.before")],
         "pause": [node_line("disturbed", 2, until=90, why="pause")],
+        "shutdown": [node_line("stop", 2)],
         "none": [],
     }
     for fault, lines in lives.items():
         history = [COMMITTED, claimed(1), start(1), end(1.5), *lines, CRASHED, *AGAIN]
         assert check(history, LIMITS).duplicates == {fault: 1}
     assert check(CLEAN, LIMITS).duplicates == {}
+    inside = [INSIDE, claimed(1), start(1), end(1.5), CRASHED, *AGAIN, replace(EFFECT, fence=2, t=111)]
+    assert check(inside, LIMITS).duplicates == {}
 
 
 def test_what_a_history_counts() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def test_the_page_names_every_invariant_that_the_checker_does() -> None:
 
 def test_what_is_recorded_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "ledger.jsonl"
-    for each in (ENTRY, replace(ENTRY, commit="ba9876543210")):
-        record(each, path)
+    record(replace(ENTRY, duplicates=Counter({"kill": 3})), path)
+    record(replace(ENTRY, commit="ba9876543210"), path)
     assert read(path) == [ENTRY, replace(ENTRY, commit="ba9876543210")]
     assert json.loads(path.read_text().splitlines()[0]) == asdict(ENTRY)
     assert path != LEDGER

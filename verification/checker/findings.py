@@ -57,7 +57,8 @@ class Findings:
         effects: rows written by handlers in hookware's transaction.
         dead: tasks given up.
         refused: results that the fence refused.
-        duplicates: calls that ended well more often than once, by the fault that made them; "none" without one.
+        duplicates: calls that ended well more often than once, of tasks whose effect is not in hookware's transaction,
+            by the fault that made them; "none" without one.
         kills: nodes killed, by what killed them.
     """
 

@@ -60,7 +60,8 @@ class Nodes:
         for event in ("disturbed", "blocked"):
             for _begin, _end, why in self._overlapping(event, node, since, until):
                 return why or event
-        return "none"
+        stop = self._stops.get(node)
+        return "shutdown" if stop is not None and stop.t <= until else "none"
 
     def _overlapping(self, event: str, node: Node, since: float, until: float) -> Iterator[Span]:
         for whose in (node, ""):

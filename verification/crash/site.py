@@ -82,6 +82,8 @@ class Process:
                 self._stopped_at = time.time()
             elif number == signal.SIGCONT and self._stopped_at:
                 self._note("disturbed", node=self.pid, t=self._stopped_at, until=time.time(), why="pause")
+            elif number in (signal.SIGTERM, signal.SIGINT):
+                self._note("stop", node=self.pid)
             self._process.send_signal(number)
 
     def kill(self) -> None:
