@@ -19,12 +19,13 @@ from hookware.core.task import Lease
 from hookware.delivery import Delivery
 from hookware.env import Env, Wake
 from hookware.events import AttemptSettled, AttemptStarted, Events
+from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
 from hookware.settler import Settler
 from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
-from hookware.supervisor import Health, supervise
+from hookware.supervisor import supervise
 
 _STALE_PART = 1 / 8  # a claim answered later than this part of its lease is given back, not begun
 _WRITE_SECONDS = 5.0  # what a database write may take at shutdown
@@ -40,7 +41,7 @@ class Dispatcher:
         health: whether the loops are well.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it is wired from, each by keyword
         self,
         *,
         store: Store,
@@ -51,14 +52,15 @@ class Dispatcher:
         events: Events,
         owner: str,
         hurry: Callable[[float], None] = lambda _seconds: None,
+        health: Health | None = None,
     ) -> None:
         self.wake = Wake()
-        self.health = Health(env)
+        self.health = health or Health(env)
         # What it works with.
         self._store, self._deliver, self._heartbeat = store, deliver, heartbeat
         self._env, self._config, self._events, self._owner = env, config, events, owner
         self._hurry = hurry
-        self._settler = Settler(store, env)
+        self._settler = Settler(store, env, self.health)
         self._slowdown = Slowdown(env)
         self._last_chance = LastChance(config.crash_limit)
         # What runs.
@@ -182,6 +184,7 @@ class Dispatcher:
 
     def _know_due(self, next_due_us: int | None) -> None:
         """Note when the next task is due, as far as is known; ask again at the poll, or when a slowed queue opens."""
+        self.health.worked("dispatcher")
         now = self._env.monotonic()
         self._due_at = float("inf") if next_due_us is None else now + next_due_us / 1e6
         self._ask_at = now + min(self._poll(), self._slowdown.remaining())
@@ -238,8 +241,9 @@ class Dispatcher:
         decision, accepted = self._decide(attempt, outcome), True
         if not (isinstance(outcome, Succeeded) and outcome.completed):
             settled = await self._settler.settle(Settlement(task.lease, decision), lambda: not attempt.lost)
-            if settled is None:
+            if settled is None and not attempt.lost:
                 _logger.error("task %s: its result could not be stored; it will run again", task.label)
+            if settled is None:
                 return
             accepted = settled
         if accepted and isinstance(decision, Retry | Release):

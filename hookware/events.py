@@ -77,10 +77,8 @@ def _log(event: Event) -> None:
         case AttemptSettled():
             _log_settled(event)
         case LoopFailed():
-            _logger.error(
-                "%s failed and starts again in %.1f s: %r",
-                event.loop, event.delay_seconds, event.error, exc_info=event.error,
-            )  # fmt: skip
+            # What is said of it, and how often, is `Health`'s to know.
+            _logger.debug("%s starts again in %.1f s", event.loop, event.delay_seconds)
         case AttemptStarted() | TasksCommitted():
             _logger.debug("%s", event.__class__.__name__)
 

@@ -13,11 +13,13 @@ from hookware.config import Config
 from hookware.core.task import Lease
 from hookware.env import Env, Ticker
 from hookware.errors import TransientError
+from hookware.health import Health
 from hookware.store.base import Store
 
 _BEATS_PER_LEASE = 4
 _GOOD_FOR = 5 / 8
 """The part of a lease after which it is given up: two beats may fail, and what is left lets a handler end."""
+_MOST_CHARACTERS = 300
 
 _logger = logging.getLogger("hookware")
 
@@ -34,9 +36,10 @@ class _Held:
 class Heartbeat:
     """Keeps leases alive from `hold` to `drop`."""
 
-    def __init__(self, store: Store, env: Env, config: Config) -> None:
+    def __init__(self, store: Store, env: Env, config: Config, health: Health | None = None) -> None:
         self._store = store
         self._env = env
+        self._health = health or Health(env)
         self._overrun_seconds = config.overrun_seconds
         self._lease_seconds = config.lease_seconds
         self._held: dict[Lease, _Held] = {}
@@ -96,25 +99,12 @@ class Heartbeat:
             renewed = self._renew([held.lease for held in due])
         except TransientError as error:
             # Others held the database's lock: nobody can have taken these tasks meanwhile either.
-            _logger.warning("%d leases could not be renewed yet: %s", len(due), error)
+            self._health.failed("heartbeat", error)
             return
-        for held in due:
-            if renewed is None:
-                continue
-            # The fence of the transaction that stores the result decides: here it need not be known who was first.
-            if held.lease.task_id in renewed or held.is_ending():
-                held.renewed_at = began
-            else:
-                self._lose(held, "another attempt has it")
-        self._lose_old()
-
-    def _lose_old(self) -> None:
-        now = self._env.monotonic()
-        with self._lock:
-            held_now = list(self._held.values())
-        for held in held_now:
-            if now - held.renewed_at > self._lease_seconds * _GOOD_FOR:
-                self._lose(held, "it could not be renewed")
+        if renewed is not None:
+            self._health.worked("heartbeat")
+            self._note(due, renewed, began)
+        self._lose(self._old(), "they could not be renewed in time, so they run again")
 
     def _renew(self, leases: list[Lease]) -> frozenset[int] | None:
         """Give the ids of the leases that are still held; None if the store does not say."""
@@ -126,16 +116,36 @@ class Heartbeat:
         except TransientError:
             raise
         except Exception as error:  # noqa: BLE001 - a store may raise anything; the lease's end decides
-            _logger.warning("%d leases could not be renewed: %r", len(leases), error)
+            self._health.failed("heartbeat", error)
             return None
 
-    def _lose(self, held: _Held, why: str) -> None:
+    def _note(self, due: list[_Held], renewed: frozenset[int], began: float) -> None:
+        taken: list[_Held] = []
+        for held in due:
+            # The fence of the transaction that stores the result decides: here it need not be known who was first.
+            if held.lease.task_id in renewed or held.is_ending():
+                held.renewed_at = began
+            else:
+                taken.append(held)
+        self._lose(taken, "other attempts have them")
+
+    def _old(self) -> list[_Held]:
+        now = self._env.monotonic()
         with self._lock:
-            if self._held.get(held.lease) is not held:
-                return  # dropped meanwhile: the attempt has ended by itself
-            del self._held[held.lease]
-        _logger.warning("the lease of task %d is lost: %s", held.lease.task_id, why)
-        try:
-            held.on_lost()
-        except Exception:
-            _logger.exception("what follows a lost lease failed")
+            held_now = list(self._held.values())
+        return [held for held in held_now if now - held.renewed_at > self._lease_seconds * _GOOD_FOR]
+
+    def _lose(self, those: list[_Held], why: str) -> None:
+        """Give leases up, with one line for all of them; those whose attempt has ended by itself are not lost."""
+        with self._lock:
+            lost = [held for held in those if self._held.get(held.lease) is held]
+            for held in lost:
+                del self._held[held.lease]
+        if lost:
+            ids = ", ".join(str(held.lease.task_id) for held in lost)
+            _logger.warning("lost the leases of tasks %s: %s", ids[:_MOST_CHARACTERS], why)
+        for held in lost:
+            try:
+                held.on_lost()
+            except Exception:
+                _logger.exception("what follows a lost lease failed")

@@ -7,6 +7,7 @@ from anyio.abc import TaskGroup
 
 from hookware.delivery import Target, deliver
 from hookware.dispatcher import Dispatcher
+from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.owner import current_owner
 from hookware.reaper import Reaper
@@ -18,7 +19,8 @@ class Processing:
 
     def __init__(self, outbox: Outbox, target: Target) -> None:
         env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
-        heartbeat = Heartbeat(store, env, config)
+        health = Health(env)
+        heartbeat = Heartbeat(store, env, config, health)
         self._outbox = outbox
         self._dispatcher = Dispatcher(
             store=store,
@@ -29,8 +31,10 @@ class Processing:
             events=events,
             owner=current_owner(env),
             hurry=outbox.runner.hurry,
+            health=health,
         )
-        self._reaper = Reaper(store, env, config, events, self._dispatcher.wake, is_held=heartbeat.holds)
+        wake, holds = self._dispatcher.wake, heartbeat.holds
+        self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
 
     async def start(self, loops: TaskGroup) -> None:
         """Start the loops, and wake them from now on whenever tasks are committed in this process."""

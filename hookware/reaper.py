@@ -13,9 +13,10 @@ from hookware.core.lifecycle import Decision, LeaseExpired, decide
 from hookware.core.task import Lease, LeasedTask
 from hookware.env import Env, Wake
 from hookware.events import AttemptSettled, Events
+from hookware.health import Health
 from hookware.owner import is_dead
 from hookware.store.base import Settlement, Store
-from hookware.supervisor import Health, supervise
+from hookware.supervisor import supervise
 
 _BATCH = 100
 _PRUNE_SECONDS = 3600.0
@@ -44,8 +45,9 @@ class Reaper:
         *,
         is_held: Callable[[Lease], bool],
         is_dead: Callable[[str], bool] = is_dead,
+        health: Health | None = None,
     ) -> None:
-        self.health = Health(env)
+        self.health = health or Health(env)
         self._store, self._env, self._config, self._events = store, env, config, events
         self._wake = wake
         self._is_held = is_held
@@ -88,6 +90,7 @@ class Reaper:
             if self._env.monotonic() >= self._prune_at:
                 await self._store.prune()
                 self._prune_at = self._env.monotonic() + _PRUNE_SECONDS
+            self.health.worked("reaper")
             await self._env.sleep(self._config.lease_seconds / 2 * (0.9 + self._env.random() / 10))
 
     async def _take_back(self, tasks: list[LeasedTask]) -> int:

@@ -3,19 +3,17 @@
 Settling is fenced, so trying again after an error is safe, and needed: an error does not say what was committed.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable
 
 import anyio
 
 from hookware.env import Env
+from hookware.health import Health
 from hookware.store.base import Settlement, Store
 
 _FIRST_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 2.0
-
-_logger = logging.getLogger("hookware")
 
 
 class _Entry:
@@ -36,9 +34,10 @@ class _Entry:
 class Settler:
     """Settles for many attempts at once; `run` is its loop."""
 
-    def __init__(self, store: Store, env: Env) -> None:
+    def __init__(self, store: Store, env: Env, health: Health) -> None:
         self._store = store
         self._env = env
+        self._health = health
         self._waiting: deque[_Entry] = deque()
         self._news = anyio.Event()
         self._failure_count = 0
@@ -94,9 +93,10 @@ class Settler:
                     # Refused after an error: most likely the try that failed had worked. Not a lost lease.
                     entry.finish(accepted or entry.tried)
                 self._failure_count = 0
+                self._health.worked("settler")
             except Exception as error:  # noqa: BLE001 - a store may raise anything
                 self._failure_count += 1
-                _logger.warning("%d results could not be stored, trying again: %r", len(batch), error)
+                self._health.failed("settler", error)
                 self._put_back(batch)
                 await self._env.sleep(self._delay())
         self._sending = None
