@@ -177,7 +177,8 @@ def wake_on_commit(outbox: Outbox) -> None:
             here.committed(count)
 
     def rolled_back(connection: Connection) -> None:
-        connection.info.pop(_ADDED, None)
+        if not connection.invalidated:  # whose info is gone, and may not be asked for
+            connection.info.pop(_ADDED, None)
 
     event.listen(outbox.sync_engine, "commit", committed)
     event.listen(outbox.sync_engine, "rollback", rolled_back)
