@@ -68,14 +68,20 @@ class Health:
         if self._trouble is None:
             return
         with self._lock:
-            now, line = self._env.monotonic(), None
-            if self._trouble is not None and self._failed_at.pop(loop, None) is not None:
-                self._trouble.until = now
-            self._forget(now)
-            if self._trouble is not None and not self._failed_at and now - self._said_at >= _QUIET_SECONDS:
-                self._said_at = now
-                line, self._trouble = self._trouble.tell_the_end(), None
+            line = self._note_success(loop, self._env.monotonic())
         _log(line)
+
+    def _note_success(self, loop: str, now: float) -> _Line | None:
+        trouble = self._trouble
+        if trouble is None:
+            return None
+        if self._failed_at.pop(loop, None) is not None:
+            trouble.until = now
+        self._forget(now)
+        if self._failed_at or now - self._said_at < _QUIET_SECONDS:
+            return None
+        self._said_at, self._trouble = now, None
+        return trouble.tell_the_end()
 
     def _forget(self, now: float) -> None:
         for loop, failed_at in list(self._failed_at.items()):

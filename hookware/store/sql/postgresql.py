@@ -3,6 +3,7 @@
 import os
 import socket
 from contextlib import suppress
+from inspect import getclosurevars, isfunction
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Engine, event, text
@@ -11,6 +12,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool.base import _CreatorFnType, _CreatorWRecFnType
 
 ISOLATION_LEVEL: Final = "READ COMMITTED"
 """hookware's statements are written for it, whatever the server's default is: each sees what was committed before."""
@@ -18,6 +20,14 @@ ISOLATION_LEVEL: Final = "READ COMMITTED"
 SILENCE_SECONDS: Final = 15
 """How long a peer may leave what was sent to it unanswered before the connection counts as broken."""
 
+CONNECT_SECONDS: Final = 5
+"""How long opening a connection may take, where the user's own engine sets no limit."""
+
+_CONNECT_LIMITS: Final = {
+    "psycopg": {"connect_timeout": CONNECT_SECONDS},
+    "psycopg_async": {"connect_timeout": CONNECT_SECONDS},
+    "asyncpg": {"timeout": CONNECT_SECONDS},
+}
 _KEPT: Final = 2
 _MORE: Final = 8
 _TABLES_KEY: Final = 0x686F6F6B77617265 & (2**63 - 1)  # "hookware"
@@ -25,12 +35,12 @@ _TABLES_KEY: Final = 0x686F6F6B77617265 & (2**63 - 1)  # "hookware"
 
 def own_pool(engine: Engine, *, pooled: bool = True) -> Pool:
     """Give a small pool that opens connections as the user's engine does: creator, connect_args, listeners."""
-    theirs = engine.pool
+    theirs, creator = engine.pool, _impatient(engine)
     if not pooled or isinstance(theirs, NullPool):
-        return NullPool(theirs._creator, dialect=engine.dialect)
+        return NullPool(creator, dialect=engine.dialect)
     kind = AsyncAdaptedQueuePool if engine.dialect.is_async else QueuePool
     return kind(
-        theirs._creator,
+        creator,
         pool_size=_KEPT,
         max_overflow=_MORE,
         recycle=1800,
@@ -48,6 +58,25 @@ def configure(engine: Engine) -> None:
 def lock_tables(connection: Connection) -> None:
     """Let one process at a time make the tables, until the transaction ends."""
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_TABLES_KEY})"))
+
+
+def _impatient(engine: Engine) -> "_CreatorFnType | _CreatorWRecFnType":
+    """Give the engine's way to connect, with a limit in time: a network that swallows everything never refuses."""
+    creator, dialect = engine.pool._creator, engine.dialect
+    # SQLAlchemy keeps the arguments nowhere else; a creator of the user's own has none, and its own limit.
+    given = getclosurevars(creator).nonlocals if isfunction(creator) else {}
+    if "cparams" not in given or "cargs_tup" not in given:
+        return creator
+
+    def connect(record: "ConnectionPoolEntry | None" = None) -> "DBAPIConnection":
+        arguments, options = list(given["cargs_tup"]), _CONNECT_LIMITS[dialect.driver] | dict(given["cparams"])
+        for listener in dialect.dispatch.do_connect:  # which may change both, or connect by itself
+            connection = listener(dialect, record, arguments, options)
+            if connection is not None:
+                return connection  # type: ignore[no-any-return]  # as untyped as listeners are
+        return dialect.connect(*arguments, **options)
+
+    return connect
 
 
 def _limit_silence(connection: "DBAPIConnection", _record: "ConnectionPoolEntry") -> None:
