@@ -1,7 +1,7 @@
 """What a handler or route may ask about the task it runs for, and the request's own sessions."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import sqlmodel
 from sqlalchemy.orm import Session
@@ -19,6 +19,17 @@ from hookware.unit_of_work import UnitOfWork, current_unit
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession as AnyAsyncSession
     from sqlmodel.ext.asyncio.session import AsyncSession
+
+    class AnyRequest(Protocol):
+        """The request of any framework: it keeps the ASGI scope."""
+
+        @property
+        def scope(self) -> Mapping[str, object]:
+            """The scope that the server, or hookware, called the app with."""
+            ...
+
+else:
+    AnyRequest = HTTPConnection  # FastAPI injects by the class
 
 
 class TaskContext:
@@ -70,13 +81,14 @@ class TaskContext:
         complete_in(session, unit, self._delivery)
 
 
-def require_task(request: HTTPConnection) -> TaskContext:
+def require_task(request: AnyRequest) -> TaskContext:
     """Let only hookware's own deliveries into an ordinary route; the network gets 403.
 
-    Use it as a FastAPI dependency, `task: TaskContext = Depends(require_task)`, or call it with the Request.
+    Use it as a FastAPI dependency, `task: TaskContext = Depends(require_task)`, or call it with the request: any
+    framework's that keeps the ASGI scope as `request.scope`.
 
     Raises:
-        HTTPException: 403, if the request is not a task.
+        HTTPException: Starlette's, 403, if the request is not a task. Frameworks that do not know it answer 500.
     """
     delivery = delivery_in(request.scope)
     if delivery is None:

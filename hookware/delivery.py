@@ -61,7 +61,7 @@ class Delivery:
         self.refused = False
 
 
-def delivery_in(scope: Scope) -> Delivery | None:
+def delivery_in(scope: Mapping[str, object]) -> Delivery | None:
     """Give the delivery that a scope carries; None: the request comes from the network.
 
     By the type itself: an object may claim any class where `isinstance` asks it.

@@ -6,7 +6,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -79,7 +79,7 @@ class Hookware:
 
     def __init__(  # noqa: PLR0913 - the options of the product, each by keyword
         self,
-        app: ASGIApp | None = None,
+        app: Callable[..., Awaitable[None]] | None = None,  # frameworks type their scopes each in its own way
         *,
         engine: "Engine | AsyncEngine | URL | str | None" = None,
         concurrency: int = 10,
