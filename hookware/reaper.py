@@ -33,6 +33,9 @@ class Reaper:
         wake: notified when tasks may be due again.
         is_held: says whether this process keeps a lease alive.
         is_dead: says whether an owner's process is known to be gone.
+
+    Attributes:
+        has_reaped: every task has been taken back that could be when it began.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Reaper:
         self._is_dead = is_dead
         self._prune_at = env.monotonic()
         self._scope = anyio.CancelScope()
+        self.has_reaped = False
         self._running = False
         self._ended = anyio.Event()
 
@@ -62,7 +66,9 @@ class Reaper:
         self._running = True
         try:
             with self._scope:
-                await supervise("reaper", self._reap_forever, env=self._env, events=self._events, health=self.health)
+                await supervise(
+                    "reaper", self._reap_until_stopped, env=self._env, events=self._events, health=self.health
+                )
         finally:
             self._ended.set()
 
@@ -83,10 +89,19 @@ class Reaper:
             if len(tasks) < _BATCH or accepted_count == 0:
                 return count
 
+    async def _reap_until_stopped(self) -> None:
+        try:
+            await self._reap_forever()
+        except Exception:
+            if not self._scope.cancel_called:
+                raise
+            # What the stop has broken off is no failure.
+
     async def _reap_forever(self) -> None:
         while True:
             if await self.reap():
                 self._wake.notify()
+            self.has_reaped = True
             if self._env.monotonic() >= self._prune_at:
                 await self._store.prune()
                 self._prune_at = self._env.monotonic() + _PRUNE_SECONDS

@@ -7,6 +7,7 @@ from hookware.config import Config
 from hookware.core.lifecycle import Complete, Decision, Die, Retry, State
 from hookware.core.task import LeasedTask
 from hookware.env import Wake
+from hookware.errors import TransientError
 from hookware.events import AttemptSettled, Event, Events
 from hookware.heartbeat import Heartbeat
 from hookware.reaper import Reaper
@@ -220,3 +221,36 @@ async def test_stop_before_run_lets_it_return(world: World) -> None:
     await world.reaper.stop()
     with anyio.fail_after(5):
         await world.reaper.run()
+
+
+async def test_a_call_that_the_stop_breaks_off_is_no_failure(world: World) -> None:
+    class Store(WatchedStore):
+        async def owners(self) -> list[str]:
+            asked.set()
+            with anyio.CancelScope(shield=True):
+                await broken_off.wait()
+            raise TransientError("the database did not answer within 0.0 s")
+
+    asked, broken_off = anyio.Event(), anyio.Event()
+    reaper = Reaper(Store(world.env), world.env, Config(), Events(), world.wake, is_held=world.heartbeat.holds)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as loops:
+            loops.start_soon(reaper.run)
+            await asked.wait()
+            loops.start_soon(reaper.stop)
+            await anyio.wait_all_tasks_blocked()
+            broken_off.set()
+    assert reaper.health.ok
+
+
+async def test_it_says_when_it_has_been_through_once(world: World) -> None:
+    seen: list[bool] = []
+
+    class Store(WatchedStore):
+        async def owners(self) -> list[str]:
+            seen.append(reaper.has_reaped)
+            return await super().owners()
+
+    reaper = Reaper(Store(world.env), world.env, Config(), Events(), world.wake, is_held=world.heartbeat.holds)
+    await run_through(reaper, world.env, 1)
+    assert seen == [False, True]
