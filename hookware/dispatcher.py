@@ -72,6 +72,8 @@ class Dispatcher:
         self._due_at = 0.0
         self._ask_at = 0.0
         self._waiting = anyio.CancelScope()
+        self._claims_begun = 0
+        self._claims_ended = 0
         # From the start to the end.
         self._running = False
         self._claiming = anyio.CancelScope()
@@ -79,6 +81,7 @@ class Dispatcher:
         self._claiming_ended = anyio.Event()
         self._stopping = False
         self._drain_until = 0.0
+        self._draining = anyio.CancelScope()
         self._ended = anyio.Event()
 
     async def run(self) -> None:
@@ -113,6 +116,20 @@ class Dispatcher:
             self._claim_on_its_way.cancel()
             await self._ended.wait()
 
+    def cut_short(self) -> None:
+        """Let running tasks end no longer: at the stop, under way or to come, they are cancelled and given back."""
+        self._begin_to_stop(drain_seconds=0)
+        self._drain_until = min(self._drain_until, self._env.monotonic())
+        self._draining.cancel()
+
+    async def is_drained(self) -> bool:
+        """Say whether no task is due, and none runs here."""
+        begun = self._claims_begun
+        if self._attempts or self._claims_ended != begun:
+            return False
+        next_due_us = await self._store.next_due()
+        return next_due_us != 0 and self._claims_begun == begun
+
     async def _supervised(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         await supervise(name, body, env=self._env, events=self._events, health=self.health)
 
@@ -136,7 +153,9 @@ class Dispatcher:
         self._hinted = True  # after a failure, what is due is not known
         while not self._stopping:
             if await self._claim_is_worthwhile():
+                self._claims_begun += 1
                 await self._claim(attempts)
+                self._claims_ended = self._claims_begun
             with anyio.CancelScope() as self._waiting:
                 self._hinted = await self.wake.wait(self._pause()) or self._hinted
             self._env.fp("dispatch.wake")
@@ -280,7 +299,8 @@ class Dispatcher:
         """Let the attempts end; cut short those that take too long, which gives their tasks back."""
         self._env.fp("dispatch.shutdown.1")
         self._begin_to_stop(drain_seconds=0)
-        await self._until_idle(self._drain_until)
+        with self._draining:
+            await self._until_idle(self._drain_until)
         self._env.fp("dispatch.shutdown.2")
         for attempt in list(self._attempts.values()):
             attempt.scope.cancel()

@@ -15,12 +15,17 @@ from hookware.store.sql.outbox import Outbox
 
 
 class Processing:
-    """Dispatches the tasks of an outbox into a target, from `start` to `stop`."""
+    """Dispatches the tasks of an outbox into a target, from `start` to `stop`.
+
+    Attributes:
+        events: tells what happens.
+    """
 
     def __init__(self, outbox: Outbox, target: Target) -> None:
         env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
+        self.events = events
         self._outbox = outbox
         self._dispatcher = Dispatcher(
             store=store,
@@ -35,6 +40,17 @@ class Processing:
         )
         wake, holds = self._dispatcher.wake, heartbeat.holds
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
+
+    def cut_short(self) -> None:
+        """Let running tasks end no longer: at the stop, under way or to come, they are cancelled and given back."""
+        self._dispatcher.cut_short()
+
+    async def is_drained(self) -> bool:
+        """Say whether no task is due and none runs here, those of dead processes on this host included.
+
+        Tasks that other processes run do not count, nor do those that wait for their time, or for a retry's.
+        """
+        return self._reaper.has_reaped and await self._dispatcher.is_drained()
 
     async def start(self, loops: TaskGroup) -> None:
         """Start the loops, and wake them from now on whenever tasks are committed in this process."""

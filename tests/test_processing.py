@@ -17,9 +17,11 @@ from hookware.delivery import Target
 from hookware.env import Env, Ticker
 from hookware.events import Events
 from hookware.processing import Processing
+from hookware.store.base import Claim
 from hookware.store.sql import sqlite
 from hookware.store.sql.outbox import Outbox
 from tests.samples import new_task
+from tests.serving import serving
 from tests.stage import Stage
 
 
@@ -148,3 +150,37 @@ async def test_a_claim_and_a_reaper_that_hang_do_not_hold_up_the_shutdown_and_a_
         await processing.stop()
     assert site.calls == 1
     assert site.other.execute("SELECT count(*) FROM hookware_task").fetchall() == [(0,)]
+
+
+async def test_nothing_is_drained_before_the_reaper_has_looked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, go_on = anyio.Event(), anyio.Event()
+    ran: list[str] = []
+
+    @stage.task_handler("/worker")
+    async def worker() -> None:
+        ran.append("")
+
+    async with stage.running(dispatch=False) as gone:
+        await worker.add_async()
+        await gone._outbox.store.claim(Claim(owner="gone", limit=1, lease_us=1))
+    hookware = stage.make()
+    owners = hookware._outbox.store.owners
+
+    async def late_owners() -> list[str]:
+        asked.set()
+        await go_on.wait()
+        return await owners()
+
+    monkeypatch.setattr(hookware._outbox.store, "owners", late_owners)
+    async with serving(hookware):
+        processing = hookware._processing
+        assert processing is not None
+        await asked.wait()
+        with anyio.fail_after(10):
+            while not await processing._dispatcher.is_drained():
+                await anyio.wait_all_tasks_blocked()
+            assert not await processing.is_drained()
+            go_on.set()
+            while not await processing.is_drained():
+                await anyio.wait_all_tasks_blocked()
+    assert ran == [""]
