@@ -1,7 +1,9 @@
 """The settings of one Hookware, in one frozen value, checked once."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from hookware.core.lifecycle import Circumstances
 from hookware.core.queue import QueueSettings
@@ -10,6 +12,7 @@ from hookware.core.url import split_base_url
 from hookware.errors import ConfigurationError
 
 MAX_BODY_BYTES = 1_048_576
+DISPATCH_VARIABLE: Final = "HOOKWARE_DISPATCH"
 _MOST_SECONDS = 100 * 365 * 86_400
 
 
@@ -75,6 +78,23 @@ class Config:
         """Give what a decision about `task` depends on: its own retry options, or else its queue's."""
         retry = task.retry or self.queue(task.queue_name).retry
         return Circumstances(retry=retry, now_us=now_us, jitter=jitter, crash_limit=self.crash_limit)
+
+
+def dispatches_here(dispatch: bool) -> bool:
+    """Give what the environment variable HOOKWARE_DISPATCH says, "on" or "off"; unset or empty, `dispatch`.
+
+    Raises:
+        ConfigurationError: it says something else.
+    """
+    match os.environ.get(DISPATCH_VARIABLE, ""):
+        case "":
+            return dispatch
+        case "on":
+            return True
+        case "off":
+            return False
+        case other:
+            raise ConfigurationError(f"{DISPATCH_VARIABLE} must be on or off, got {other!r}: change it, or unset it")
 
 
 def _check_count(name: str, value: object) -> None:

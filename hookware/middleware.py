@@ -15,7 +15,7 @@ from sqlalchemy import URL, Engine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookware.arguments import checked_queue_name
-from hookware.config import Config
+from hookware.config import Config, dispatches_here
 from hookware.core.headers import strip_internal
 from hookware.core.queue import QueueSettings
 from hookware.core.retry import RetryOptions
@@ -117,7 +117,7 @@ class Hookware:
                 max_body_bytes=max_body_bytes,
                 base_url=base_url,
                 create_tables=create_tables,
-                dispatch=dispatch,
+                dispatch=dispatches_here(dispatch),
                 queues=_by_name(queues),
             )
             url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL

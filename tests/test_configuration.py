@@ -301,6 +301,27 @@ def test_a_router_is_hookwares(tmp_path: Path) -> None:
         Hookware(engine=FILE, router=APIRouter())  # type: ignore[arg-type]  # that is the mistake
 
 
+# Who dispatches.
+
+
+@pytest.mark.parametrize(("said", "expected"), [("on", True), ("off", False), ("", None), (None, None)])
+@pytest.mark.parametrize("given", [True, False])
+def test_the_environment_decides_over_the_argument(
+    said: str | None, expected: bool | None, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOOKWARE_DISPATCH", raising=False)
+    if said is not None:
+        monkeypatch.setenv("HOOKWARE_DISPATCH", said)
+    assert Hookware(engine=FILE, dispatch=given).config.dispatch is (given if expected is None else expected)
+
+
+@pytest.mark.parametrize("said", ["true", "ON", "0", "off "])
+def test_the_environment_says_on_or_off(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKWARE_DISPATCH", said)
+    with pytest.raises(ConfigurationError, match=f"HOOKWARE_DISPATCH must be on or off, got {said!r}"):
+        Hookware(engine=FILE)
+
+
 # Where Starlette makes the layer, inside the server's first call.
 
 
