@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 DEFAULT_DATABASE_URL: Final = "sqlite:///hookware.db"
+NOTICE_KEY: Final = "hookware.notice"
+"""Where the scope of a lifespan may hold a function, to which each Hookware that it reaches gives itself."""
 _MOUNTED: Final = (
     "hookware is on a mounted sub-app, where no lifespan reaches it: nobody would dispatch the task. "
     "Put Hookware around the outermost app, or add it to that app with add_middleware(Hookware, engine=...)"
@@ -140,6 +142,11 @@ class Hookware:
         """Look at stored tasks, run dead ones again, delete them."""
         return self._outbox.store
 
+    @property
+    def processing(self) -> Processing | None:
+        """The loops that run tasks in this process, while they do; for whoever holds the app's lifespan."""
+        return self._processing if isinstance(self._processing, Processing) else None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if self._refused is not None:
@@ -198,6 +205,8 @@ class Hookware:
 
         app: ASGIApp = scope.get("app") or self
         lifespan = Lifespan(self.app, prepare=self._prepare, start=start, stop=self._stop, close=self._close)
+        if (notice := scope.get(NOTICE_KEY)) is not None:
+            notice(self)
         await lifespan(scope, receive, send)
 
     async def _prepare(self) -> None:

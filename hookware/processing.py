@@ -15,17 +15,12 @@ from hookware.store.sql.outbox import Outbox
 
 
 class Processing:
-    """Dispatches the tasks of an outbox into a target, from `start` to `stop`.
-
-    Attributes:
-        events: tells what happens.
-    """
+    """Dispatches the tasks of an outbox into a target, from `start` to `stop`."""
 
     def __init__(self, outbox: Outbox, target: Target) -> None:
         env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
-        self.events = events
         self._outbox = outbox
         self._dispatcher = Dispatcher(
             store=store,

@@ -30,7 +30,7 @@ MOST_BODY_LINES = 40
 MOST_FILE_LINES = 400
 MOST_TEST_FILE_LINES = 700
 NAMES_OF_OTHERS = {"anyio_backend"}
-OPTIONAL_MODULES = {"sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio.session"}  # need the extra `async`
+OPTIONAL_MODULES = {"sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio.session", "hookware.cli"}  # need extras
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
