@@ -11,8 +11,10 @@ from types import ModuleType
 
 from verification import ledger
 from verification.crash import campaign as crash
+from verification.simulation import campaign as simulation
 
 COMMANDS: dict[str, ModuleType] = {
+    "simulation": simulation,
     "crash": crash,
     "ledger": ledger,
 }

@@ -7,12 +7,15 @@ loses nothing. What a campaign does not know it leaves out, and is then not chec
     alone         the same, in a transaction of its own
     stored        that one has committed
     committed     the task's transaction has committed; `eta`, `queue`, `name` where known; `inside`: its handler
-                  writes in hookware's transaction; `within`: so many seconds after its time it has to begin
+                  writes in hookware's transaction; `within`: so many seconds after its time it has to begin;
+                  `backoff`: its shortest and longest wait in seconds and its doublings; `retry_limit`
     rolled_back   it has rolled back
     answered      a client's order was answered: `outcome` is what was asked (commit, undo), `status`, `kept`
-    claimed       leased `until`; `asked` and `got` of the claim, `deadline` of the task in seconds
+    claimed       leased `until`; `deadline` of the task in seconds
+    batch         a claim `asked` for so many and `got` so many
     renewed       the lease now ends at `until`
-    start, end    of a handler; `outcome` of an end is ok (2xx, and returned), conflict, or anything else
+    start, end    of a handler; `mangled`: the task did not arrive as it was sent; `outcome` of an end is ok (2xx, and
+                  returned), conflict, cancelled, or anything else
     effect        a row that the handler wrote in hookware's transaction is there
     settled       the answer to a settle: `outcome` is complete, retry, release or die; `accepted`, and `crashed`,
                   `delay`, `due`, `reason`, `by_handler` where they apply
@@ -29,6 +32,7 @@ loses nothing. What a campaign does not know it leaves out, and is then not chec
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -55,6 +59,8 @@ class Line:
     eta: float | None = None
     inside: bool = False
     within: float = 0.0
+    backoff: Sequence[float] | None = None
+    retry_limit: int | None = None
     asked: int = 0
     got: int = 0
     deadline: float = 0.0
@@ -67,6 +73,7 @@ class Line:
     by_handler: bool = False
     status: int | None = None
     kept: bool = False
+    mangled: bool = False
     calm: bool = False
     why: str = ""
     by: float = 0.0

@@ -18,7 +18,7 @@ def line(event: str, t: float, **fields: Any) -> Line:
 
 
 def claimed(t: float, fence: int = 1, attempt: int = 1, **fields: Any) -> Line:
-    return line("claimed", t, fence=fence, attempt=attempt, **{"asked": 4, "got": 1, "deadline": 30.0, **fields})
+    return line("claimed", t, fence=fence, attempt=attempt, **{"deadline": 30.0, **fields})
 
 
 def start(t: float, fence: int = 1, attempt: int = 1, **fields: Any) -> Line:
@@ -48,6 +48,7 @@ CLEAN = [COMMITTED, claimed(1), start(1.1), end(2), settled(2.1)]
 AGAIN = [claimed(110, 2, 2), start(110.1, 2, 2), end(111, fence=2), settled(112, fence=2)]
 
 INSIDE = replace(COMMITTED, inside=True)
+FORMULA = replace(COMMITTED, backoff=[2.0, 60.0, 1], retry_limit=3)
 EFFECT = line("effect", 2.0, fence=1)
 
 
@@ -60,6 +61,15 @@ LIVES: dict[str, list[Line]] = {
     "a retry after its wait": [
         COMMITTED, claimed(1), start(1), end(2, "raised"), settled(3, "retry", delay=7),
         *success(10, 2, 2),
+    ],
+    "retries after the waits of their formula": [
+        FORMULA, claimed(1), start(1), end(2, "raised"), settled(2, "retry", due=4.0),
+        claimed(4, 2, 2), start(4, 2, 2), end(5, "raised", 2), settled(5, "retry", 2, due=9.0),
+        claimed(9, 3, 3), start(9, 3, 3), end(10, "raised", 3), settled(10, "retry", 3, due=18.0),
+        claimed(18, 4, 4), start(18, 4, 4), end(19, "raised", 4), settled(19, "die", 4, reason="retries"),
+    ],
+    "a failure at the deadline": [
+        FORMULA, claimed(1), start(1), end(31, "cancelled"), settled(31, "retry", due=33.0), *success(33, 2, 2),
     ],
     "a release that refunds": [
         COMMITTED, claimed(1), start(1), end(2, "raised"), settled(3, "release"),
@@ -140,7 +150,32 @@ BROKEN: dict[str, tuple[str, list[Line]]] = {
     "attempt not counted": ("I13", [
         COMMITTED, claimed(1), start(1), settled(2, "retry"), *success(3, 2, 1),
     ]),
-    "more than asked": ("I15", [COMMITTED, claimed(1, asked=1, got=2), start(1), end(2), settled(3)]),
+    "more than asked": ("I15", [*CLEAN, node_line("batch", 1, asked=1, got=2)]),
+    "there although rolled back": ("I2", [COMMITTED, line("rolled_back", 1)]),
+    "rolled back and there": ("I2", [line("rolled_back", 1), replace(COMMITTED, t=2)]),
+    "due before its backoff is over": ("I11", [
+        FORMULA, claimed(1), start(1), end(2, "raised"), settled(3, "retry", due=3.9), *success(4, 2, 2),
+    ]),
+    "due before its third backoff is over": ("I11", [
+        FORMULA, claimed(1), start(1), end(2, "raised"), settled(2, "retry", due=4.0),
+        claimed(4, 2, 2), start(4, 2, 2), end(5, "raised", 2), settled(5, "retry", 2, due=9.0),
+        claimed(9, 3, 3), start(9, 3, 3), end(10, "raised", 3), settled(10, "retry", 3, due=17.9), *success(18, 4, 4),
+    ]),
+    "given up before its limit": ("I12", [
+        FORMULA, claimed(1), start(1), end(2, "raised"), settled(3, "die", reason="retries"),
+    ]),
+    "not given up at its limit": ("I12", [
+        replace(FORMULA, retry_limit=0), claimed(1), start(1), end(2, "raised"), settled(3, "retry", due=9.0),
+        *success(9, 2, 2),
+    ]),
+    "counted although it never began": ("I13", [FORMULA, claimed(1), settled(3, "retry", due=9.0), *success(9, 2, 2)]),
+    "counted although it was interrupted": ("I13", [
+        FORMULA, claimed(1), start(1), end(3, "cancelled"), settled(3, "retry", due=9.0), *success(9, 2, 2),
+    ]),
+    "counted although it still runs": ("I13", [
+        FORMULA, claimed(1), start(1), settled(3, "retry", due=9.0), *success(9, 2, 2),
+    ]),
+    "mangled": ("I21", [COMMITTED, claimed(1), start(1, mangled=True), end(2), settled(3)]),
     "begun late": ("I15", [COMMITTED, claimed(1), start(6), end(7), settled(8)]),
     "claimed and forgotten": ("I15", [*CLEAN[:1], claimed(1)]),
     "lease of the dead kept": ("I17", [
@@ -251,6 +286,15 @@ def test_a_duplicate_is_counted_by_the_fault_that_made_it() -> None:
     assert check(CLEAN, LIMITS).duplicates == {}
     inside = [INSIDE, claimed(1), start(1), end(1.5), CRASHED, *AGAIN, replace(EFFECT, fence=2, t=111)]
     assert check(inside, LIMITS).duplicates == {}
+
+
+def test_a_duplicate_without_a_cause_is_a_violation_where_all_causes_are_known() -> None:
+    history = [COMMITTED, claimed(1), start(1), end(1.5), CRASHED, *AGAIN]
+    known = replace(LIMITS, duplicates_have_causes=True)
+    assert check(history, known).violations["I6"] == check(history, LIMITS).violations["I6"] + 1
+    overdue = [replace(COMMITTED), claimed(1), start(1), end(40), settled(41, "retry", due=42.0), *success(42, 2, 2)]
+    assert check(overdue, known).complaints == ()
+    assert check(overdue, known).duplicates == {"overdue": 1}
 
 
 def test_what_a_history_counts() -> None:

@@ -8,12 +8,15 @@ I5   the fence only grows; the result of an old lease is refused; no zombie's ef
 I6   nothing runs after an accepted success
 I7   a success was a call that returned without raising and answered 2xx
 I8   of the tasks with one name in one queue at most one runs, also as long as its tombstone stands
-I13  attempts are claims minus refunds
+I11  a failed attempt's wait is at least what the formula of its retry options says
+I12  a task is given up at its retry limit, and not before
+I13  attempts are claims minus refunds; what was only interrupted, or never began, is refunded
 I15  a claim gives no more than was asked, and what is claimed begins or goes back soon
 I17  the task of a dead node is taken back within lease and poll
 I18  without faults, what is due is claimed, whatever happened before
 I19  on an idle system a committed task begins as soon as it was promised to, hint or no hint
 I20  a node that was stopped ends in time and leaves no lease
+I21  a task arrives as it was sent
 I22  the crash that reaches the limit makes a task dead, and none before
 I26  at the end no row is left that should not be
 I27  an effect written in hookware's transaction is there exactly once
@@ -48,6 +51,11 @@ def check(history: Iterable[Line], limits: Limits) -> Findings:
     complaints += check_names(lives, limits, nodes)
     complaints += _check_the_rest(lines)
     counts = Counter(line.ev for line in lines)
+    duplicates = count_duplicates(lives, nodes)
+    if limits.duplicates_have_causes and duplicates["none"]:
+        complaints.append(
+            Complaint("I6", 0, f"{duplicates['none']} calls that ended well were repeated without a cause")
+        )
     return Findings(
         complaints=tuple(complaints),
         committed=counts["committed"],
@@ -56,7 +64,7 @@ def check(history: Iterable[Line], limits: Limits) -> Findings:
         effects=counts["effect"],
         dead=sum(any(_died(line) for line in life) for life in lives.values()),
         refused=sum(line.ev == "settled" and not line.accepted for line in lines),
-        duplicates=count_duplicates(lives, nodes),
+        duplicates=duplicates,
         kills=Counter(line.why or "unknown" for line in lines if line.ev == "killed"),
     )
 
@@ -67,7 +75,9 @@ def _died(line: Line) -> bool:
 
 def _check_the_rest(lines: Iterable[Line]) -> Iterator[Complaint]:
     for line in lines:
-        if line.ev == "left" and line.got:
+        if line.ev == "batch" and line.got > line.asked:
+            yield Complaint("I15", 0, f"{line.got} tasks claimed at {line.t:.3f} where {line.asked} were asked")
+        elif line.ev == "left" and line.got:
             yield Complaint("I26", 0, f"{line.got} rows are left that should not be there")
         elif line.ev == "answered" and line.outcome == "commit" and line.status == 200 and not line.kept:
             yield Complaint("I28", 0, f"{line.name}: answered 200, but nothing was committed")

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from verification.checker.nodes import Nodes
+from verification.checker.nodes import STEPS_SECONDS, Nodes
 from verification.history import Line
 
 
 def count_duplicates(lives: Mapping[int, Sequence[Line]], nodes: Nodes) -> Counter[str]:
-    """Count the calls that ended well after another of their task had, by the fault that befell the earlier one.
+    """Count the calls that ended well in vain, by the fault that befell them before the next one began.
 
     Tasks whose effect is in hookware's transaction are left out: what was rolled back there is no duplicate.
     """
@@ -18,7 +18,12 @@ def count_duplicates(lives: Mapping[int, Sequence[Line]], nodes: Nodes) -> Count
         if any(line.inside for line in life):
             continue
         begun = {line.fence: line for line in life if line.ev == "start"}
-        ended = [line for line in life if line.ev == "end" and line.outcome == "ok" and line.fence in begun]
-        for earlier, later in pairwise(ended):
-            counts[nodes.fault(earlier.node, begun[earlier.fence].t, max(earlier.t, begun[later.fence].t))] += 1
+        deadlines = {line.fence: line.deadline for line in life if line.ev == "claimed"}
+        ended = {line.fence: line for line in life if line.ev == "end" and line.outcome == "ok" and line.fence in begun}
+        for fence, next_fence in pairwise(sorted(ended)):
+            start, end = begun[fence], ended[fence]
+            if end.t > start.t + deadlines.get(fence, float("inf")) - STEPS_SECONDS:
+                counts["overdue"] += 1
+            else:
+                counts[nodes.fault(start.node, start.t, begun[next_fence].t)] += 1
     return counts

@@ -17,6 +17,7 @@ class Limits:
         tail: without faults, how long everything may take to end.
         tombstone: how long a finished task's name stays taken.
         crash_limit: how many crashes make a task dead.
+        duplicates_have_causes: a call that ended well and was repeated although no fault befell it is a violation.
         finished: the history goes on to the end, so that what is missing is lost.
         slack: what recovery may take besides lease and poll.
     """
@@ -29,6 +30,7 @@ class Limits:
     tail: float = 600.0
     tombstone: float = 9 * 86_400.0
     crash_limit: int = 3
+    duplicates_have_causes: bool = False
     finished: bool = True
     slack: float = 6.0
 

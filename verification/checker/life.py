@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from verification.checker.findings import Complaint, Limits
-from verification.checker.nodes import Nodes
+from verification.checker.nodes import STEPS_SECONDS, Nodes
 from verification.history import Line
 
 _Broken = Iterator[tuple[str, str]]
@@ -38,7 +38,7 @@ class Life:
         self._lease_until = 0.0
         self._fence = 0
         self._started: dict[int, Line] = {}
-        self._ended_at: dict[int, float] = {}
+        self._ended: dict[int, Line] = {}
         self._ok: set[int] = set()
         self._conflicted: set[int] = set()
         self._settled: dict[int, Line] = {}
@@ -58,16 +58,17 @@ class Life:
     # Committed, claimed.
 
     def _on_committed(self, line: Line) -> _Broken:
+        if self._rolled_back:
+            yield "I2", "it is there although its transaction rolled back"
         self._committed = line
         self._inside = line.inside
         self._due = self._nodes.database(line.t) if line.eta is None else line.eta
         self._waiting_since = line.t
-        yield from ()
 
     def _on_rolled_back(self, _line: Line) -> _Broken:
         self._rolled_back = True
-        if self._started:
-            yield "I2", "it ran although its transaction rolled back"
+        if self._started or self._committed is not None:
+            yield "I2", "it is there, or ran, although its transaction rolled back"
 
     def _on_claimed(self, line: Line) -> _Broken:
         if line.fence <= self._fence:
@@ -77,8 +78,6 @@ class Life:
         if self._final is not None:
             yield "I6", "claimed after its end"
         yield from self._check_due(line, "claimed")
-        if line.got > line.asked:
-            yield "I15", f"{line.got} tasks claimed where {line.asked} were asked"
         yield from self._check_attempt(line)
         yield from self._check_wait(line)
         self._fence = max(self._fence, line.fence)
@@ -123,6 +122,8 @@ class Life:
             yield "I4", f"started under fence {fence} while {self._fence} was given out"
         if self._final is not None:
             yield "I6", "started after its end"
+        if line.mangled:
+            yield "I21", "it did not arrive as it was sent"
         yield from self._check_attempt(line)
         yield from self._check_promise(line)
 
@@ -142,7 +143,7 @@ class Life:
     def _on_end(self, line: Line) -> _Broken:
         if line.fence not in self._started:
             yield "I7", "an end without a start"
-        self._ended_at[line.fence] = self._nodes.database(line.t)
+        self._ended[line.fence] = line
         if line.outcome == "ok":
             self._ok.add(line.fence)
         elif line.outcome == "conflict":
@@ -162,14 +163,56 @@ class Life:
             yield "I7", "success accepted, but no call under this fence returned without raising and with 2xx"
         if line.crashed:
             yield from self._on_crash(line)
+        elif outcome in ("retry", "die"):
+            yield from self._on_failure(line)
         self._settled[fence] = line
         self._waiting_since = line.t
         if outcome == "retry":
-            # Where the store's own word is not known, the wait counts from the attempt's end, a little earlier.
-            since = self._ended_at.get(fence, self._nodes.database(line.t))
-            self._due = since + line.delay if line.due is None else line.due
+            self._due = self._due_after(line)
         elif outcome in ("complete", "die"):
             self._final = line
+
+    def _due_after(self, retry: Line) -> float:
+        if retry.due is not None:
+            return retry.due
+        # The store's own word is not known: the wait counts from the attempt's end, a little earlier.
+        return self._nodes.database(self._ended.get(retry.fence, retry).t) + retry.delay
+
+    def _on_failure(self, line: Line) -> _Broken:
+        failures = [each for each in self._settled.values() if each.outcome == "retry" and not each.crashed]
+        committed, count = self._committed, len(failures) + 1
+        if committed is None or committed.backoff is None:
+            return
+        yield from self._check_counted(line)
+        limit = committed.retry_limit
+        exceeded = limit is not None and count > limit
+        if exceeded != (line.outcome == "die") and line.reason != "permanent":
+            yield "I12", f"failure {count} with a retry limit of {limit} was answered by {line.outcome}"
+        end = self._ended.get(line.fence)
+        if line.outcome == "die" or end is None:
+            return
+        earliest = self._nodes.database(end.t) + _backoff(committed.backoff, count) - self._nodes.set_back(end.t)
+        if self._due_after(line) < earliest - _ROUNDING:
+            yield "I11", f"failure {count}: due {earliest - self._due_after(line):.3f} s before its backoff is over"
+
+    def _check_counted(self, line: Line) -> _Broken:
+        """Check that the attempt which counts as failed was begun, and was not merely interrupted."""
+        claim, start, end = (each.get(line.fence) for each in (self._claims, self._started, self._ended))
+        if claim is None:
+            return
+        if start is None:
+            yield "I13", "an attempt was counted that never began"
+            return
+        until = line.t if end is None else end.t
+        interrupted = end is None or end.outcome == "cancelled"
+        in_time = until < start.t + claim.deadline - STEPS_SECONDS
+        node = claim.node
+        if (
+            interrupted
+            and in_time
+            and not (self._nodes.disturbed(node, claim.t, until) or self._nodes.blocked(node, claim.t, until))
+        ):
+            yield "I13", "an attempt was counted that was only interrupted"
 
     def _on_crash(self, line: Line) -> _Broken:
         self._crash_count += 1
@@ -238,3 +281,12 @@ class Life:
                 yield "I5", f"an effect under fence {effect.fence} was kept, the newest attempt has {newest}"
             if not completed:
                 yield "I27", "its effect is there, but it is not completed"
+
+
+def _backoff(options: Sequence[float], failure_count: int) -> float:
+    """Give the wait after a failure: doubled so many times from the shortest on, then growing by the last step."""
+    shortest, longest, doublings = options
+    wait = shortest
+    for failure in range(1, failure_count):
+        wait = wait * 2 if failure <= doublings else wait + shortest * 2**doublings
+    return min(wait, longest)

@@ -10,6 +10,9 @@ Node = int | str
 Span = tuple[float, float, str]
 """From when, until when, and why."""
 
+STEPS_SECONDS = 0.01
+"""What a few steps of a program may take, between what it measures and what it writes down."""
+
 _CLOCK_ECHO_SECONDS = 120.0
 """How long a step of the clock is felt: leases and renewals measured before it."""
 

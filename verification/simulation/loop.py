@@ -6,7 +6,6 @@ process, and never thawed, which is what SIGKILL does: no `finally` runs.
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from random import Random
@@ -24,30 +23,38 @@ class DeadlockError(RuntimeError):
 class SimLoop(asyncio.BaseEventLoop):
     """A deterministic loop: the same seed and program give the same run."""
 
-    _ready: deque[asyncio.Handle]
     _scheduled: list[Any]  # of TimerHandle, whose private parts are needed
     _stopping: bool
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.step_count = 0
-        self._random = Random(seed)
+        self._chance = Random(seed).random
         self._now = 0.0
         self._current = WORLD
+        self._ready: list[Any] = []  # a list, of which any one is taken
         self._frozen: dict[str, list[asyncio.Handle]] = {}
 
     def time(self) -> float:
+        """Give the virtual time."""
         return self._now
 
     def call_soon(  # type: ignore[override] # TypeVarTuple in typeshed only
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        return super().call_soon(callback, *args, context=self._on_a_node(context))
+        """Let something run as one of the next."""
+        handle = asyncio.Handle(callback, args, self, self._on_a_node(context))
+        self._ready.append(handle)
+        return handle
 
     def call_at(  # type: ignore[override] # TypeVarTuple in typeshed only
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return super().call_at(when, callback, *args, context=self._on_a_node(context))
+        """Let something run at a time."""
+        timer = asyncio.TimerHandle(when, callback, args, self, self._on_a_node(context))
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined] # private
+        return timer
 
     def _on_a_node(self, context: Context | None) -> Context:
         """Whatever is begun in a fresh context belongs to the node that begins it."""
@@ -84,42 +91,54 @@ class SimLoop(asyncio.BaseEventLoop):
         self.call_later(seconds, action, *args, context=context_of(WORLD))
 
     def _run_once(self) -> None:
-        self._now += _STEP_SECONDS
-        self._make_due_ready()
-        handle = self._choose()
-        if handle is None:
-            self._move_on()
-            return
-        self.step_count += 1
-        self._current = _node_of(handle)
-        handle._run()
-        self._current = WORLD
-
-    def _choose(self) -> asyncio.Handle | None:
-        ready = self._ready
-        while ready:
-            ready.rotate(-self._random.randrange(len(ready)))
-            handle = ready.popleft()
-            held = self._frozen.get(_node_of(handle))
-            if held is not None:
-                held.append(handle)
-            elif not handle.cancelled():
-                return handle
-        return None
+        ready, scheduled, frozen, chance = self._ready, self._scheduled, self._frozen, self._chance
+        while True:
+            self._now += _STEP_SECONDS
+            if scheduled and scheduled[0]._when <= self._now:
+                self._make_due_ready()
+            count = len(ready)
+            if count == 0:
+                if self._stopping:
+                    return
+                self._move_on()
+                continue
+            # Any of those that are ready may be next.
+            which = int(chance() * count) if count > 1 else 0
+            handle = ready[which]
+            last = ready.pop()
+            if which < count - 1:
+                ready[which] = last
+            if handle._cancelled:
+                continue
+            node = handle._context[NODE]
+            if node in frozen:
+                frozen[node].append(handle)
+                continue
+            self.step_count += 1
+            self._current = node
+            handle._run()
+            self._current = WORLD
+            if self._stopping:
+                return
 
     def _make_due_ready(self) -> None:
-        while self._scheduled and (self._scheduled[0]._when <= self._now or self._scheduled[0]._cancelled):
-            timer = heapq.heappop(self._scheduled)
+        scheduled = self._scheduled
+        while scheduled and scheduled[0]._when <= self._now:
+            timer = heapq.heappop(scheduled)
             timer._scheduled = False
             if not timer._cancelled:
                 self._ready.append(timer)
 
     def _move_on(self) -> None:
-        if self._stopping:
-            return
-        if not self._scheduled:
+        scheduled = self._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not scheduled:
             raise DeadlockError(f"nothing is left to run at {self._now:.3f} s")
-        self._now = max(self._now, self._scheduled[0]._when)
+        self._now = max(self._now, scheduled[0]._when)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Leave cancelled timers where they are, until their time."""
 
     def _process_events(self, event_list: object) -> None:
         """There is no I/O."""
@@ -133,8 +152,3 @@ def context_of(node: str) -> Context:
     context = Context()
     context.run(NODE.set, node)
     return context
-
-
-def _node_of(handle: asyncio.Handle) -> str:
-    context: Context = handle._context  # type: ignore[attr-defined] # private
-    return context[NODE]
