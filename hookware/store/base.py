@@ -58,7 +58,7 @@ class Settlement:
     """A decision about the task held under `lease`.
 
     `lease_until_us`: for whoever takes a task back, the end of the lease as it saw it. If the holder has renewed the
-    lease since, it lives, and the decision is refused.
+    lease since, or its transaction is just removing the task, it lives, and the decision is refused.
     """
 
     lease: Lease
@@ -144,6 +144,7 @@ class Store(Protocol):
     def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
         """Prolong leases to `lease_us` from now; the ids of those that were still held under their fence.
 
+        A task that a handler's own transaction is just removing is still held, and holds up no other.
         Synchronous, because the heartbeat calls it from a thread of its own while the event loop may be blocked.
         """
         ...

@@ -1,48 +1,121 @@
-"""Several processes on one SQLite file: no task is claimed twice, and none is lost."""
+"""Several processes that do everything at once to one database: nothing is run twice at once, and nothing is lost."""
 
+import json
 import subprocess
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from anyio import to_thread
+from sqlalchemy import create_engine, text
 
-from tests.store.subject import Subject, new_task
+from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent.parent
-TASK_COUNT = 600
+PROCESS_COUNT = 3
+TASK_COUNT = 150
+"""How many tasks each process adds."""
+
+Fact = dict[str, Any]
 
 
-def start(path: Path, owner: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.store.claimant", str(path), owner]
+def start(url: str, number: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.store.churn", url, f"process-{number}", str(number), str(TASK_COUNT)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-def claimed_at_once(path: Path) -> list[list[str]]:
-    """Let three processes loose at the same moment; what each of them printed."""
-    processes = [start(path, f"process-{n}") for n in range(3)]
+def facts_of_processes_at_once(url: str) -> list[Fact]:
+    """Let the processes loose at the same moment; all that they printed."""
+    processes = [start(url, number) for number in range(PROCESS_COUNT)]
     for process in processes:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert json.loads(process.stdout.readline()) == {"kind": "ready"}
+    facts: list[Fact] = []
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = []
     for process in processes:
-        output, errors = process.communicate(timeout=50)
+        output, errors = process.communicate(timeout=100)
         assert (process.returncode, errors) == (0, "")
-        answers.append(output.split())
-    return answers
+        facts += map(json.loads, output.splitlines())
+    return facts
+
+
+def check(facts: Iterable[Fact]) -> Counter[str]:
+    """Check the lives of all tasks; how often each kind of thing happened."""
+    kinds: defaultdict[str, list[Fact]] = defaultdict(list)
+    for fact in facts:
+        kinds[fact["kind"]].append(fact)
+    accepted = [fact for fact in kinds["settled"] if fact["accepted"]]
+    claims = Counter((fact["id"], fact["fence"]) for fact in kinds["claimed"])
+    settled = Counter((fact["id"], fact["fence"]) for fact in accepted)
+    assert set(claims.values()) == {1}, "a task was claimed twice under one fence"
+    assert claims == settled, "a claim has no end, two ends, or an end without a claim"
+    fences: defaultdict[int, list[int]] = defaultdict(list)
+    for task_id, fence in claims:
+        fences[task_id].append(fence)
+    for seen in fences.values():
+        assert sorted(seen) == list(range(1, len(seen) + 1)), "a claim was not heard of"
+    completed = {fact["id"]: fact["at"] for fact in accepted if fact["ends"]}
+    deleted = {fact["id"]: fact["at"] for fact in kinds["deleted"]}
+    ended = completed | deleted
+    assert completed.keys() & deleted.keys() == set(), "a task was completed and deleted"
+    named = {fact["id"]: fact["name"] for fact in kinds["new"] if fact["name"] is not None}
+    lost = {fact["id"] for fact in kinds["new"]} - ended.keys()
+    assert lost <= named.keys() - fences.keys(), "only a duplicate may be gone without an end: pruned"
+    check_names(named, {fact["id"]: fact["at"] for fact in kinds["claimed"] if fact["fence"] == 1}, ended)
+    return Counter({kind: len(some) for kind, some in kinds.items()})
+
+
+def check_names(named: dict[int, str], began: dict[int, float], ended: dict[int, float]) -> None:
+    """Check that no task began before the last one of its name had ended."""
+    lives: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for task_id, name in named.items():
+        if task_id in began:
+            lives[name].append((began[task_id], ended[task_id]))
+    for each in lives.values():
+        each.sort()
+        for (_began, end), (begin, _ended) in pairwise(each):
+            assert begin > end, "two tasks of one name were under way at once"
+
+
+def errors(facts: Iterable[Fact]) -> list[str]:
+    return [fact["text"] for fact in facts if fact["kind"] == "error"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_no_task_is_claimed_twice_and_none_is_lost(thread_subject: Subject, path: Path) -> None:
-    # Under the processes' clock these have long been due.
-    tasks = [new_task(f"q{n % 3}", f"n{n}" if n % 2 else None, task_id=n + 1, eta_us=n) for n in range(TASK_COUNT)]
-    await thread_subject.store.add(tasks)
-    answers = await to_thread.run_sync(claimed_at_once, path)
-    assert sorted(int(word) for words in answers for word in words) == [task.id for task in tasks]
-    assert await thread_subject.store.list_tasks() == []
+@pytest.mark.timeout(150)
+def test_on_sqlite(tmp_path: Path) -> None:
+    counts = check(facts_of_processes_at_once(f"sqlite:///{tmp_path / 'app.db'}"))
+    assert counts["claimed"] > PROCESS_COUNT * TASK_COUNT / 2
+
+
+PLANS = [f"enable_{kind} = off" for kind in ("indexscan", "indexonlyscan", "hashjoin", "hashagg", "nestloop")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    "settings",
+    [[], [*PLANS, "default_transaction_isolation = serializable"]],
+    ids=["usual", "other plans, serializable by default"],
+)
+def test_on_postgresql(postgres: PostgresServer, settings: list[str]) -> None:
+    database = postgres.new_database()
+    with postgres.connect(database) as connection:
+        for setting in settings:
+            connection.execute(f"ALTER DATABASE {database} SET {setting}".encode())
+    facts = facts_of_processes_at_once(postgres.url(database).render_as_string())
+    counts = check(facts)
+    assert errors(facts) == [], "a conflict that the order of locks should have prevented"
+    assert counts["claimed"] > PROCESS_COUNT * TASK_COUNT / 2
+    engine = create_engine(postgres.url(database))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM hookware_task")).scalar_one() == 0
+    engine.dispose()

@@ -11,7 +11,7 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry, State
 from hookware.core.task import Lease, NewTask
@@ -20,6 +20,7 @@ from hookware.store.base import Claim, Claimed, Settlement
 from hookware.store.memory import MemoryStore
 from hookware.store.sql.engines import own_engine
 from hookware.store.sql.runner import ThreadRunner
+from tests.postgres import PostgresServer
 from tests.store.conftest import sql_subject
 from tests.store.model import Model, seen
 from tests.store.subject import SECOND_US, TOMBSTONE_US, ManualClock, Subject, new_task
@@ -188,3 +189,20 @@ def test_the_store_in_memory_does_what_the_model_says() -> None:
 def test_the_store_on_sqlite_does_what_the_model_says() -> None:
     fewer = settings(max_examples=max(5, settings().max_examples // 4))
     run_state_machine_as_test(SQLiteMachine, settings=fewer)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_the_store_on_postgresql_does_what_the_model_says(postgres: PostgresServer) -> None:
+    url = postgres.url(postgres.new_database())
+
+    class PostgreSQLMachine(StoreMachine):
+        @asynccontextmanager
+        async def open(self) -> AsyncIterator[Subject]:
+            runner = ThreadRunner(own_engine(create_engine(url)), Env())
+            async with sql_subject(runner) as subject:
+                await runner.run(lambda connection: connection.execute(text("TRUNCATE hookware_task, hookware_name")))
+                yield subject
+
+    fewer = settings(max_examples=max(5, settings().max_examples // 8))
+    run_state_machine_as_test(PostgreSQLMachine, settings=fewer)

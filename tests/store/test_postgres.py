@@ -4,19 +4,19 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from hookware.env import Env
 from hookware.store.sql.async_runner import AsyncRunner, own_async_engine
 from hookware.store.sql.engines import own_engine
-from hookware.store.sql.runner import ThreadRunner
+from hookware.store.sql.runner import Runner, ThreadRunner
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.times import postgresql_clock
 from tests.postgres import PostgresServer
 from tests.store.conftest import sql_subject
 from tests.store.contract import StoreContract
-from tests.store.subject import Subject
+from tests.store.subject import Subject, new_task
 
 pytestmark = pytest.mark.postgres
 
@@ -84,3 +84,31 @@ async def test_processes_that_start_at_once_make_the_tables_once(postgres: Postg
     await stores[0].prepare(create_tables=False)
     for store in stores:
         await store.close()
+
+
+async def test_two_apps_in_one_database_have_tables_of_their_own(postgres: PostgresServer) -> None:
+    database = postgres.new_database()
+    with postgres.connect(database) as connection:
+        connection.execute("CREATE SCHEMA one; CREATE SCHEMA two")
+    claims: list[list[int]] = []
+    for schema in ("one", "two"):
+        options = {"options": f"-csearch_path={schema}"}
+        runner = ThreadRunner(own_engine(create_engine(postgres.url(database), connect_args=options)), Env())
+        async with sql_subject(runner) as subject:
+            await subject.add(new_task(schema, task_id=len(claims) + 1, name="a"))
+            claims.append([task.id for task in await subject.claim()])
+    assert claims == [[1], [2]]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_the_databases_isolation_level_is_not_hookwares(postgres: PostgresServer, driver: str) -> None:
+    database = postgres.new_database()
+    with postgres.connect(database) as connection:
+        connection.execute(f"ALTER DATABASE {database} SET default_transaction_isolation = serializable".encode())
+    runner: Runner = ThreadRunner(own_engine(create_engine(postgres.url(database))), Env())
+    if driver == "asyncpg":
+        runner = AsyncRunner(own_async_engine(create_async_engine(postgres.url(database, driver))), Env())
+    show = text("SHOW transaction_isolation")
+    assert await runner.run(lambda connection: connection.execute(show).scalar_one()) == "read committed"
+    await runner.close()

@@ -1,7 +1,7 @@
-"""Claiming: which tasks are due, whose turn it is, and the lease. A claim reads as many rows as it may take."""
+"""Claiming: which tasks are due, whose turn it is, and the lease. A claim locks no more rows than it may take."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, func, select, update
 
@@ -25,7 +25,7 @@ _first_eta = select(func.min(_columns.eta_us)).where(PENDING, _columns.queue_nam
 _FIRST_ETAS = select(_queues.c.name, _first_eta.label("eta_us")).where(_queues.c.name.is_not(None))
 
 _DUE = (
-    select(_columns.id)
+    select(task_table)
     .where(PENDING, _columns.queue_name == bindparam("queue"), _columns.eta_us <= bindparam("now", type_=BigInteger()))
     .order_by(_columns.eta_us, _columns.id)
     .limit(bindparam("most"))
@@ -45,10 +45,9 @@ def claim(connection: Connection, wish: Claim, now_us: int, last_queue: str) -> 
     due = turn_order([name for name, eta_us in etas.items() if eta_us <= now_us], last_queue)
     if not due or wish.limit < 1:
         return Claimed([], _until_first(etas, now_us)), last_queue
-    waiting = {name: _due_ids(connection, name, now_us, wish.limit) for name in due[: wish.limit]}
-    shares = share_slots({name: len(ids) for name, ids in waiting.items()}, wish.limit)
-    chosen = [task_id for name, share in shares.items() for task_id in waiting[name][:share]]
-    tasks = _lease(connection, chosen, wish, now_us)
+    rows = _share_out(connection, due[: wish.limit], now_us, wish.limit)
+    tasks = _lease(connection, [row for some in rows.values() for row in some], wish, now_us)
+    shares = {name: len(some) for name, some in rows.items()}
     return Claimed(tasks, next_due(connection, wish.exclude, now_us)), last_turn(due, shares, last_queue)
 
 
@@ -66,20 +65,27 @@ def _until_first(etas: Mapping[str, int], now_us: int) -> int | None:
     return max(0, min(etas.values()) - now_us) if etas else None
 
 
-def _due_ids(connection: Connection, queue_name: str, now_us: int, most: int) -> Sequence[int]:
-    return connection.execute(_DUE, {"queue": queue_name, "now": now_us, "most": most}).scalars().all()
+def _share_out(connection: Connection, due: Sequence[str], now_us: int, slots: int) -> dict[str, list[Row]]:
+    """Lock and read the due rows of each queue's share, as if it were known how many wait in each."""
+    rows: dict[str, list[Row]] = {name: [] for name in due}
+    waiting = dict.fromkeys(due, slots)
+    while more := {name: n for name, n in share_slots(waiting, slots).items() if n > len(rows[name])}:
+        for name, share in more.items():
+            rows[name] = read(connection, _DUE, {"queue": name, "now": now_us, "most": share})
+            if len(rows[name]) < share:
+                waiting[name] = len(rows[name])  # what it leaves is shared out between the others
+    return rows
 
 
-def _lease(connection: Connection, ids: Sequence[int], wish: Claim, now_us: int) -> list[LeasedTask]:
-    rows = {row["id"]: row for some in chunks(ids) for row in read(connection, select(task_table).where(_among(some)))}
+def _lease(connection: Connection, rows: Sequence[Row], wish: Claim, now_us: int) -> list[LeasedTask]:
     until_us = min(now_us + wish.lease_us, LATEST_US)
     fit: list[LeasedTask] = []
     unfit: list[_Unfit] = []
-    for task_id in ids:
+    for row in rows:
         try:
-            fit.append(_as_leased(rows[task_id], until_us, now_us))
+            fit.append(_as_leased(row, until_us, now_us))
         except ValueError as error:
-            unfit.append(_Unfit(task_id, "undecodable", str(error)))
+            unfit.append(_Unfit(cast("int", row["id"]), "undecodable", str(error)))
     tasks, duplicates = _named_apart(connection, fit, now_us)
     _write_lease(connection, [task.id for task in tasks], wish.owner, until_us, now_us)
     _bury(connection, unfit + duplicates, now_us)

@@ -55,9 +55,12 @@ def win(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict[Key
     for wish in wishes:
         if wish.key not in holders:
             free.setdefault(wish.key, wish)
-    if free:
-        holders |= _insert(connection, [free[key] for key in sorted(free)], now_us)
-    return holders
+    # In one order everywhere: two that want the same names never wait for each other.
+    won = _insert(connection, [free[key] for key in sorted(free)], now_us) if free else {}
+    for queue_name, names in _by_queue(key for key in free if key not in won).items():  # another was faster
+        for name, (task_id, _expires_us) in _held(connection, queue_name, names, now_us).items():
+            holders[queue_name, name] = task_id
+    return holders | won
 
 
 def tombstone(connection: Connection, wishes: Sequence[Wish], expires_us: int, now_us: int) -> None:
@@ -72,7 +75,8 @@ def tombstone(connection: Connection, wishes: Sequence[Wish], expires_us: int, n
         set_={"task_id": excluded.task_id, "expires_us": excluded.expires_us},
         where=mine,
     )
-    connection.execute(statement, [{**wish._asdict(), "expires_us": expires_us, "now_us": now_us} for wish in wishes])
+    rows = [{**wish._asdict(), "expires_us": expires_us, "now_us": now_us} for wish in sorted(wishes)]
+    connection.execute(statement, rows)
 
 
 def tombstone_name(connection: Connection, task_id: int, expires_us: int) -> None:

@@ -42,18 +42,18 @@ def held(leases: Sequence[Lease]) -> tuple[ColumnElement[bool], ...]:
     return by_key, tuple_(_columns.id, _columns.fence).in_(leases), LEASED
 
 
-def read(connection: Connection, statement: Select[tuple[object, ...]]) -> list[Row]:
+def read(connection: Connection, statement: Select[tuple[object, ...]], given: Row | None = None) -> list[Row]:
     """Give whole rows of the task table; what the driver cannot read of one is None."""
-    rows = _all(connection, statement)
+    rows = _all(connection, statement, given)
     if rows is not None:
         return rows
-    keys = connection.execute(statement.with_only_columns(_columns.id, _columns.fence)).all()
+    keys = connection.execute(statement.with_only_columns(_columns.id, _columns.fence), given).all()
     return [row for key in keys for row in _one(connection, key.id, key.fence)]
 
 
-def _all(connection: Connection, statement: Select[tuple[object, ...]]) -> list[Row] | None:
+def _all(connection: Connection, statement: Select[tuple[object, ...]], given: Row | None = None) -> list[Row] | None:
     try:
-        return [row._asdict() for row in connection.execute(statement)]
+        return [row._asdict() for row in connection.execute(statement, given)]
     except DBAPIError as error:
         # SQLite takes any bytes for text; the driver raises at the first row that holds them.
         if "decode" not in str(error.orig):

@@ -53,8 +53,13 @@ def renew(connection: Connection, leases: Sequence[Lease], lease_until_us: int) 
     until_us = min(lease_until_us, LATEST_US)
     kept: set[int] = set()
     for some in chunks(leases):
-        statement = update(task_table).where(*held(some)).values(lease_until_us=until_us).returning(_columns.id)
-        kept.update(connection.execute(statement).scalars())
+        still_held = select(_columns.id).where(*held(some))
+        # A handler's own transaction may have removed its row, and be long in committing: the others cannot wait.
+        free = connection.execute(still_held.with_for_update(skip_locked=True)).scalars().all()
+        connection.execute(update(task_table).where(_columns.id.in_(free)).values(lease_until_us=until_us))
+        kept.update(free)
+        if len(free) < len(some):
+            kept.update(connection.execute(still_held).scalars())  # what is locked can be taken by nobody
     return frozenset(kept)
 
 
@@ -87,9 +92,12 @@ def _release(connection: Connection, leases: Sequence[Lease]) -> set[Lease]:
 
 def _end_attempts(connection: Connection, attempts: Sequence[Settlement], now_us: int) -> set[Lease]:
     until_us: dict[Lease, int] = {}
+    # What is only taken back is left alone while its holder's transaction is at it.
+    others = all(one.lease_until_us is not None for one in attempts)
     for some in chunks(one.lease for one in attempts):
         # Many rows with values of their own cannot tell which of them matched: look first, under the lock.
-        statement = select(_columns.id, _columns.fence, _columns.lease_until_us).where(*held(some)).with_for_update()
+        statement = select(_columns.id, _columns.fence, _columns.lease_until_us).where(*held(some))
+        statement = statement.with_for_update(skip_locked=others)
         until_us.update((Lease(row.id, row.fence), row.lease_until_us) for row in connection.execute(statement))
     accepted = [
         (one.lease, one.decision)

@@ -54,11 +54,13 @@ def owners(connection: Connection) -> list[str]:
 
 def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:
     """Remove some expired tombstones and old duplicates; how many. Zero: there are no more."""
+    # Locked where they are chosen: a name that is won again, or a duplicate that is run again, is none any more.
     key = (_names.queue_name, _names.name)
     expired_names = select(*key).where(_names.expires_us <= now_us).limit(PRUNE_LIMIT)
+    expired_names = expired_names.with_for_update(skip_locked=True)
     removed = connection.execute(delete(name_table).where(tuple_(*key).in_(expired_names))).rowcount
     old = select(_columns.id).where(DEAD, _columns.dead_us <= now_us - tombstone_us)
-    duplicates = old.where(_columns.dead_reason == "duplicate").limit(PRUNE_LIMIT)
+    duplicates = old.where(_columns.dead_reason == "duplicate").limit(PRUNE_LIMIT).with_for_update(skip_locked=True)
     return removed + connection.execute(delete(task_table).where(_columns.id.in_(duplicates))).rowcount
 
 
