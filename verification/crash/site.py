@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,16 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from verification.crash.database import Database, SQLiteFile
 from verification.history import History, Line, read_history
 
 ROOT = Path(__file__).parent.parent.parent
 _ADDRESS = "Uvicorn running on http://"
 _READY = "Application startup complete"
-_SCHEMA = """
-PRAGMA journal_mode = WAL;
-CREATE TABLE crash_order (key TEXT PRIMARY KEY, task INTEGER NOT NULL);
-CREATE TABLE crash_effect (id INTEGER PRIMARY KEY, task INTEGER, attempt INTEGER, fence INTEGER, pid INTEGER);
-"""
 
 
 def wait_until(condition: Any, *, seconds: float, what: str = "") -> float:
@@ -123,21 +118,19 @@ class Process:
 
 
 class Site:
-    """A directory with one database and one history."""
+    """A directory with one history, and a database: a file in it, or the one that is given."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, database: Database | None = None) -> None:
         self.directory = directory
-        self.database = directory / "crash.db"
+        self.database = database or SQLiteFile(directory / "crash.db")
         self.history = directory / "history.jsonl"
         self.processes: list[Process] = []
         self._own_history = History(self.history)
-        with closing(sqlite3.connect(self.database)) as connection:
-            connection.executescript(_SCHEMA)
 
     def launch(self, *, failpoint: str = "", workers: int = 1, **options: Any) -> Process:
         """Start a process and do not wait; `options` are Hookware's."""
         environment = {
-            "CRASH_DATABASE": str(self.database),
+            "CRASH_DATABASE": self.database.url,
             "CRASH_HISTORY": str(self.history),
             "CRASH_OPTIONS": json.dumps(options),
             "CRASH_FAILPOINT": failpoint,
@@ -161,21 +154,12 @@ class Site:
         return both
 
     def freeze(self, process: Process) -> None:
-        """Stop a process where it does not hold SQLite's write lock: that would stop everybody."""
+        """Stop a process where it does not hold a lock that others wait for, such as SQLite's for writing."""
         process.signal(signal.SIGSTOP)
-        while not self._is_writable():
+        while self.database.is_held_by(process.pid):
             process.signal(signal.SIGCONT)
             time.sleep(0.005)
             process.signal(signal.SIGSTOP)
-
-    def _is_writable(self) -> bool:
-        with closing(sqlite3.connect(self.database, timeout=0, isolation_level=None)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            connection.execute("ROLLBACK")
-            return True
 
     def close(self) -> None:
         """Kill what still runs."""
@@ -183,6 +167,7 @@ class Site:
             process.signal(signal.SIGCONT)
             process.kill()
         self._own_history.close()
+        self.database.close()
 
     @property
     def logs(self) -> str:
@@ -200,8 +185,7 @@ class Site:
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the database."""
-        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
-            return connection.execute(query, values).fetchall()
+        return self.database.rows(query, *values)
 
     def effects(self) -> dict[int, int]:
         """Count each task's effects in the database."""
@@ -238,9 +222,9 @@ class Site:
 
 
 @contextmanager
-def site_in(directory: Path) -> Iterator[Site]:
+def site_in(directory: Path, database: Database | None = None) -> Iterator[Site]:
     """Give a site whose processes end with the block."""
-    site = Site(directory)
+    site = Site(directory, database)
     try:
         yield site
     finally:
