@@ -53,13 +53,14 @@ class Dispatcher:
         owner: str,
         hurry: Callable[[float], None] = lambda _seconds: None,
         health: Health | None = None,
+        on_left_over: Callable[[], None] = lambda: None,
     ) -> None:
         self.wake = Wake()
         self.health = health or Health(env)
         # What it works with.
         self._store, self._deliver, self._heartbeat = store, deliver, heartbeat
         self._env, self._config, self._events, self._owner = env, config, events, owner
-        self._hurry = hurry
+        self._hurry, self._on_left_over = hurry, on_left_over
         self._settler = Settler(store, env, self.health)
         self._slowdown = Slowdown(env)
         self._last_chance = LastChance(config.crash_limit)
@@ -162,6 +163,8 @@ class Dispatcher:
 
     async def _claim_is_worthwhile(self) -> bool:
         if self._free_slots == 0:
+            if self._hinted:
+                self._on_left_over()
             return False
         now = self._env.monotonic()
         if self._hinted or now >= self._due_at:
@@ -186,6 +189,8 @@ class Dispatcher:
             self._know_due(claimed.next_due_us)
             if not claimed.tasks and claimed.next_due_us == 0:
                 self._know_due(int(self._poll() * 1e6))  # due, but not given to us: others are at them
+            elif claimed.next_due_us == 0 and len(claimed.tasks) == asked:
+                self._on_left_over()
 
     def _begin(self, attempts: TaskGroup, claimed: list[Attempt]) -> None:
         self._last_chance.arrange(claimed, others_run=bool(self._attempts))

@@ -26,7 +26,7 @@ from hookware.events import Events
 from hookware.exchange import serve_delivery, serve_request
 from hookware.handlers import TaskRouter, default_router
 from hookware.lifespan import Lifespan, fail_startup
-from hookware.processing import Processing
+from hookware.processing import Processing, Storing
 from hookware.store.base import Inspector
 from hookware.store.sql.outbox import Outbox
 from hookware.transaction import wake_on_commit
@@ -71,6 +71,8 @@ class Hookware:
             of them in a task, and what HTTPSRedirectMiddleware and TrustedHostMiddleware want to see.
         create_tables: make hookware's tables at start-up where they are missing.
         dispatch: run tasks in this process; False only stores them.
+        listen: on PostgreSQL, hear at once of tasks that other processes add. If `engine` goes through a pooler in
+            transaction mode, such as pgbouncer: a URL around it; or False, to find such tasks by `poll_seconds` alone.
         queues: settings of queues; those not named have the defaults.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
@@ -95,6 +97,7 @@ class Hookware:
         base_url: str = "http://localhost",
         create_tables: bool = True,
         dispatch: bool = True,
+        listen: bool | URL | str = True,
         queues: Iterable[QueueSettings] = (),
         router: TaskRouter | None = None,
         env: Env | None = None,
@@ -103,7 +106,7 @@ class Hookware:
         self.events = Events()
         self._router = default_router if router is None else router
         self._env = env or Env()
-        self._processing: Processing | None = None
+        self._processing: Processing | Storing | None = None
         self._started = False
         self._refused: Error | None = None
         try:
@@ -129,6 +132,7 @@ class Hookware:
                 config=self.config,
                 events=self.events,
                 on_begin=refuse_second_writer,
+                listen=listen,
             )
         except Error as error:
             if not _built_in_a_call():
@@ -217,17 +221,18 @@ class Hookware:
 
     async def _start(self, loops: TaskGroup, target: Target) -> None:
         self._started = True
-        if self.config.dispatch:
-            self._processing = Processing(self._outbox, target)
-            await self._processing.start(loops)
+        self._processing = Processing(self._outbox, target) if self.config.dispatch else Storing(self._outbox)
+        await self._processing.start(loops)
         self._announce()
 
     async def _stop(self) -> None:
-        processing, self._processing = self._processing, None
-        if processing is not None:
-            await processing.stop()
+        if self._processing is not None:
+            await self._processing.stop()
 
     async def _close(self) -> None:
+        processing, self._processing = self._processing, None
+        if processing is not None:
+            await processing.close()
         # Some servers serve on after a lifespan that broke before its start: then nobody dispatches.
         self._outbox.seen = self._started
         await self._outbox.close()

@@ -1,4 +1,4 @@
-"""The loops of one process, wired together: dispatcher, heartbeat and reaper over one store."""
+"""The loops of one process, wired together: those that run tasks, and those that tell other processes of them."""
 
 from functools import partial
 
@@ -9,19 +9,44 @@ from hookware.delivery import Target, deliver
 from hookware.dispatcher import Dispatcher
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
+from hookware.listener import Listener
+from hookware.notifier import Notifier
 from hookware.owner import current_owner
 from hookware.reaper import Reaper
 from hookware.store.sql.outbox import Outbox
 
+_LAST_SECONDS = 2.0  # what the last notice may take
+
+
+class Storing:
+    """Tells other processes of the tasks that are committed in this one, which runs none itself."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._notifier = Notifier(outbox.notices, outbox.env)
+
+    async def start(self, loops: TaskGroup) -> None:
+        """Tell others of tasks from now on."""
+        self._outbox.on_committed = self._notifier.notify
+        loops.start_soon(self._notifier.run)
+
+    async def stop(self) -> None:
+        """Go on: tasks may still be committed."""
+
+    async def close(self) -> None:
+        """Tell others of what they have not heard of yet."""
+        await _close(self._outbox, self._notifier)
+
 
 class Processing:
-    """Dispatches the tasks of an outbox into a target, from `start` to `stop`."""
+    """Dispatches the tasks of an outbox into a target, from `start` to `stop`; tells others of tasks until `close`."""
 
     def __init__(self, outbox: Outbox, target: Target) -> None:
         env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
         self._outbox = outbox
+        self._notifier = Notifier(outbox.notices, env, health)
         self._dispatcher = Dispatcher(
             store=store,
             deliver=partial(deliver, target, env=env, config=config),
@@ -32,9 +57,14 @@ class Processing:
             owner=current_owner(env),
             hurry=outbox.runner.hurry,
             health=health,
+            on_left_over=self._notifier.left_over,
         )
         wake, holds = self._dispatcher.wake, heartbeat.holds
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
+        self._stopped = False
+        self._listener: Listener | None = None
+        if outbox.notices is not None and outbox.listens:
+            self._listener = Listener(outbox.notices, wake, env=env, config=config, events=events, health=health)
 
     def cut_short(self) -> None:
         """Let running tasks end no longer: at the stop, under way or to come, they are cancelled and given back."""
@@ -49,16 +79,42 @@ class Processing:
 
     async def start(self, loops: TaskGroup) -> None:
         """Start the loops, and wake them from now on whenever tasks are committed in this process."""
-        self._outbox.on_committed = self._dispatcher.wake.notify
+        self._outbox.on_committed = self._committed
+        loops.start_soon(self._notifier.run)
         loops.start_soon(self._dispatcher.run)
         loops.start_soon(self._reaper.run)
+        if self._listener is not None:
+            loops.start_soon(self._listener.run)
 
     async def stop(self) -> None:
         """Stop claiming, let running tasks end for the drain time, give the others back."""
-        self._outbox.on_committed = lambda: None
+        if self._stopped:
+            return
+        self._stopped = True
+        self._outbox.on_committed = self._notifier.notify  # nobody here runs them any more
         try:
             async with anyio.create_task_group() as stopping:
                 stopping.start_soon(self._reaper.stop)
+                if self._listener is not None:
+                    stopping.start_soon(self._listener.stop)
                 await self._dispatcher.stop()
         finally:
             self._outbox.runner.relax()
+            self._notifier.notify()  # of what was given back
+
+    async def close(self) -> None:
+        """Tell others of what was given back, or committed since."""
+        await _close(self._outbox, self._notifier)
+
+    def _committed(self) -> None:
+        self._notifier.owe()
+        self._dispatcher.wake.notify()
+
+
+async def _close(outbox: Outbox, notifier: Notifier) -> None:
+    outbox.on_committed = None
+    outbox.runner.hurry(_LAST_SECONDS)
+    try:
+        await notifier.close()
+    finally:
+        outbox.runner.relax()

@@ -95,6 +95,7 @@ class Dispatching:
         self.seen: list[Event] = []
         self.deliveries: list[Delivery] = []
         self.hurried: list[float] = []
+        self.left_over_count = 0
         self._handler = handler
         self.heartbeat = Heartbeat(self.store, env, config)
         self.dispatcher = Dispatcher(
@@ -106,6 +107,7 @@ class Dispatching:
             events=self.events,
             owner="me",
             hurry=self.hurried.append,
+            on_left_over=self._leave_over,
         )
         self._changed = anyio.Event()
         self.events.subscribe(self._see)
@@ -113,6 +115,10 @@ class Dispatching:
     async def _deliver(self, delivery: Delivery) -> Outcome:
         self.deliveries.append(delivery)
         return await self._handler(delivery.task)
+
+    def _leave_over(self) -> None:
+        self.left_over_count += 1
+        self.changed()
 
     def _see(self, event: Event) -> None:
         self.seen.append(event)

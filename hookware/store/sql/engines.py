@@ -93,7 +93,7 @@ def has_synchronous(user_engine: "Engine | AsyncEngine") -> bool:
     return _twin(engine) is not None and _is_made_of_url(engine)
 
 
-def own_engine(user_engine: "Engine | AsyncEngine") -> Engine:
+def own_engine(user_engine: "Engine | AsyncEngine", *, pooled: bool = True) -> Engine:
     """Give a synchronous engine with connections of its own, made as the user's are: creator, listeners, options.
 
     Of an AsyncEngine it is one with the synchronous twin of its driver.
@@ -104,7 +104,8 @@ def own_engine(user_engine: "Engine | AsyncEngine") -> Engine:
         if twin is None:
             raise ConfigurationError(f"the driver {engine.url.drivername!r} has no synchronous twin")
         engine = create_engine(engine.url.set(drivername=twin), execution_options=engine.get_execution_options())
-    return configured(create_engine(engine.url, pool=own_pool(engine), execution_options=copied_options(engine)))
+    pool = own_pool(engine, pooled=pooled)
+    return configured(create_engine(engine.url, pool=pool, execution_options=copied_options(engine)))
 
 
 def own_pool(engine: Engine, *, pooled: bool = True) -> Pool:

@@ -20,11 +20,14 @@ from hookware.errors import (
     TaskAlreadyExistsError,
     TaskTooLargeError,
     TombstonedTaskError,
+    describe,
 )
 from hookware.events import Events, TasksCommitted
 from hookware.store.base import AddResult
+from hookware.store.notices import Notices
 from hookware.store.sql import sqlite
 from hookware.store.sql.engines import engine_of
+from hookware.store.sql.notify import notices_of
 from hookware.store.sql.own_runner import own_runner
 from hookware.store.sql.runner import Runner
 from hookware.store.sql.selftest import check_atomicity
@@ -45,7 +48,9 @@ class Outbox:
     Making one opens no connection (a server may fork after it); `prepare` does, once.
 
     Attributes:
-        on_committed: called after each commit of tasks in this process; wakes the dispatcher.
+        on_committed: called after each commit of tasks in this process, to have them run; None: no lifespan runs.
+        notices: how other processes are told of tasks; None on SQLite, where they ask.
+        listens: whether this process is to hear of the tasks of others.
         seen: whether a lifespan has passed through.
         running: whether it still runs; None before it began.
     """
@@ -58,6 +63,7 @@ class Outbox:
         config: Config,
         events: Events,
         on_begin: Callable[[Connection], None] | None = None,
+        listen: bool | URL | str = True,
     ) -> None:
         self.engine: Engine | AsyncEngine = engine_of(engine)
         self._made_engine = self.engine is not engine
@@ -65,7 +71,7 @@ class Outbox:
         self.sync_engine: Engine = self.engine if isinstance(self.engine, Engine) else self.engine.sync_engine
         self.env, self.config, self.events = env, config, events
         self.tombstone_us = int(config.tombstone_seconds * 1_000_000)
-        self.on_committed: Callable[[], None] = lambda: None
+        self.on_committed: Callable[[], None] | None = None
         if self.sync_engine.dialect.name == "sqlite":
             sqlite.configure(self.sync_engine, on_begin=on_begin)
         self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
@@ -74,6 +80,8 @@ class Outbox:
         self.clock: Clock = self._own_time if in_sqlite else postgresql_time
         store_clock = self._own_time if in_sqlite else postgresql_clock
         self.store = SQLStore(self.runner, store_clock, env=env, tombstone_us=self.tombstone_us)
+        self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
+        self.listens = listen is not False
         self.open_limiter = anyio.CapacityLimiter(40)
         self.commit_limiter = anyio.CapacityLimiter(40)
         self.rollback_limiter = anyio.CapacityLimiter(40)
@@ -90,6 +98,8 @@ class Outbox:
         """Forget the connections and locks of the process that this one was forked from, without closing them."""
         self.sync_engine.dispose(close=False)
         self.runner.start_over()
+        if self.notices is not None:
+            self.notices.start_over()
 
     def __del__(self) -> None:
         # For those who add tasks without a lifespan that ends: nobody else would close these connections.
@@ -210,10 +220,19 @@ class Outbox:
             )
 
     def committed(self, count: int) -> None:
-        """Tell that `count` tasks were committed here. Never blocks, never raises."""
+        """Tell that `count` tasks were committed here. Never raises, and never makes an event loop wait."""
         if count:
             self.events.emit(TasksCommitted(count))
-            self.on_committed()
+            (self.on_committed or self._tell_from_script)()
+
+    def _tell_from_script(self) -> None:
+        """Where no loop can do it later, tell the processes that dispatch, in this thread."""
+        if self.notices is None or in_event_loop_or_its_thread():
+            return
+        try:
+            self.notices.send_blocking()
+        except Exception as error:  # noqa: BLE001 - whatever a database can raise; the tasks are stored all the same
+            self.warn_once("untold", f"other processes cannot be told of new tasks ({describe(error)}): they poll")
 
     async def close(self) -> None:
         """Give hookware's own connections back."""

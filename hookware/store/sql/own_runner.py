@@ -20,3 +20,12 @@ def own_runner(user_engine: "Engine | AsyncEngine", env: Env, write_lock: WriteL
     from hookware.store.sql.async_runner import AsyncRunner, own_async_engine
 
     return AsyncRunner(own_async_engine(user_engine), env)
+
+
+def unpooled_engine(user_engine: "Engine | AsyncEngine") -> "Engine | AsyncEngine":
+    """Give an engine of hookware's own, with the runner's kind of driver, that opens a connection whenever asked."""
+    if isinstance(user_engine, Engine) or has_synchronous(user_engine):
+        return own_engine(user_engine, pooled=False)
+    from hookware.store.sql.async_runner import own_async_engine
+
+    return own_async_engine(user_engine, pooled=False)
