@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import anyio
 from starlette.types import ASGIApp, Message, Scope
@@ -35,11 +36,15 @@ class Headless:
         app: the app, with a Hookware around it or in it.
         signals: what ends it.
         drain: end by itself when no task is due and none runs here.
+        leave: ends the process at once, with this status, where handlers go on for ever.
     """
 
-    def __init__(self, app: ASGIApp, signals: Signals, *, drain: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, signals: Signals, *, drain: bool, leave: Callable[[int], NoReturn] = os._exit
+    ) -> None:
         self._signals = signals
         self._drain = drain
+        self._leave = leave
         self._found: list[Hookware] = []
         self._processing: list[Processing] = []
         self._tally = Tally()
@@ -131,14 +136,13 @@ class Headless:
             _logger.error("%s", complaint)
         if self._processing:
             _logger.info("hookware: ended, %s", self._tally)
-        with anyio.move_on_after(_LINGER_SECONDS):
-            await self._lifespan.ended.wait()
+        if await self._lifespan.has_ended(_LINGER_SECONDS):
             return
         # Handlers that ignore their cancellation. Their tasks were given back; Python would wait for their threads.
         _logger.error("handlers that do not end are left behind; their tasks will run again")
         logging.shutdown()
         sys.stdout.flush()
-        os._exit(self.status)
+        self._leave(self.status)
 
 
 class _ServedLifespan:
@@ -149,6 +153,7 @@ class _ServedLifespan:
         self._app = app
         self._notice = notice
         self._on_started = on_started
+        self._scope: anyio.CancelScope | None = None
         self._asked = 0
         self._shutdown = anyio.Event()
         self._answered = anyio.Event()
@@ -165,7 +170,8 @@ class _ServedLifespan:
             NOTICE_KEY: self._notice,
         }
         try:
-            await self._app(scope, self._receive, self._send)
+            with anyio.CancelScope() as self._scope:
+                await self._app(scope, self._receive, self._send)
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is told as a complaint
             self._raised = error
         finally:
@@ -192,6 +198,16 @@ class _ServedLifespan:
         if self._raised is not None and self._complaint is None:
             return f"the app's shutdown failed: {self._ending}"
         return self._complaint
+
+    async def has_ended(self, seconds: float) -> bool:
+        """Say whether the app returns within `seconds` by itself, or else within as many when it is cancelled."""
+        for _ in range(2):
+            with anyio.move_on_after(seconds):
+                await self.ended.wait()
+                return True
+            if self._scope is not None:
+                self._scope.cancel()
+        return False
 
     @property
     def _ending(self) -> str:

@@ -4,7 +4,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import pytest
@@ -54,9 +54,16 @@ async def store(stage: Stage, handler: TaskHandler[..., Any], *arguments: Any) -
         await handler.add_async(*arguments)
 
 
+def headless_of(app: ASGIApp, signals: Signals, *, drain: bool) -> Headless:
+    def leave(_status: int) -> NoReturn:
+        raise AssertionError("it would leave handlers behind")
+
+    return Headless(app, signals, drain=drain, leave=leave)
+
+
 async def drain(app: ASGIApp) -> tuple[str | None, int]:
     """Run an app to its end; give why it could not start, and the status."""
-    headless = Headless(app, Asked(is_awaited=True), drain=True)
+    headless = headless_of(app, Asked(is_awaited=True), drain=True)
     with anyio.fail_after(20):
         refusal = await headless.run()
     return refusal, headless.status
@@ -158,7 +165,7 @@ async def ended_by(stage: Stage, *signals: signal.Signals, drain: bool) -> tuple
             await anyio.wait_all_tasks_blocked()
 
     await store(stage, hold)
-    headless = Headless(stage.make(drain_seconds=3600), asked, drain=drain)
+    headless = headless_of(stage.make(drain_seconds=3600), asked, drain=drain)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as others:
             others.start_soon(send)
@@ -200,10 +207,12 @@ def test_a_signal_before_anybody_waits_ends_the_process() -> None:
 async def test_it_goes_on_until_a_signal_comes(stage: Stage) -> None:
     handler, ran = note(stage)
     asked = Asked(is_awaited=False)
-    headless = Headless(stage.make(poll_seconds=0.05), asked, drain=False)
+    headless = headless_of(stage.make(poll_seconds=0.05), asked, drain=False)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as others:
             others.start_soon(headless.run)
+            while stage.hookware.processing is None:
+                await anyio.wait_all_tasks_blocked()
             for number in (1, 2):
                 await handler.add_async(str(number))
                 await stage.settled(number)
@@ -221,7 +230,7 @@ async def test_a_lifespan_that_ends_by_itself_is_a_failure(
         if error is not None:
             raise error
 
-    headless = Headless(stage.make(app), Asked(is_awaited=False), drain=False)
+    headless = headless_of(stage.make(app), Asked(is_awaited=False), drain=False)
     with anyio.fail_after(20):
         assert await headless.run() is None
     assert headless.status == 1
@@ -259,3 +268,17 @@ async def test_what_is_due_is_asked_again_after_an_error(stage: Stage, monkeypat
     monkeypatch.setattr(hookware._outbox.store, "next_due", next_due)
     assert await drain(hookware) == (None, 0)
     assert len(asked) >= 2
+
+
+@pytest.mark.slow
+async def test_an_app_that_waits_for_ever_after_its_shutdown_is_not_waited_for(stage: Stage) -> None:
+    heard: list[str] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            heard.append(message["type"])
+            await send({"type": f"{message['type']}.complete"})
+
+    assert await drain(stage.make(app)) == (None, 0)
+    assert heard == ["lifespan.startup", "lifespan.shutdown"]

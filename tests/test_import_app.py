@@ -68,7 +68,7 @@ def test_the_form_of_the_name(path: str) -> None:
         import_app(path)
 
 
-@pytest.mark.parametrize("module", ["site_absent", "site_package.absent", "site_main.absent"])
+@pytest.mark.parametrize("module", ["site_absent", "site_absent.web", "site_package.absent", "site_main.absent"])
 def test_a_module_that_is_not_there(module: str, folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"no module '{module}' in {folder} .*start in the folder of your app"):
         import_app(f"{module}:app")

@@ -80,6 +80,7 @@ def test_a_third_signal_leaves_at_once_and_the_next_process_takes_over(site: Sit
         command.says(words)
     command.send(SIGTERM)
     assert ended_quietly(command) == 143
+    assert "hookware: ended" not in command.log
     site.release()
     again = site.start("dispatch", APP, "--drain")
     assert again.ended()[0] == 0
