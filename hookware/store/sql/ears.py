@@ -38,10 +38,11 @@ def listening_of(engine: "Engine | AsyncEngine") -> Listening:
 def _psycopg_in_a_thread(engine: Engine) -> Listening:
     @asynccontextmanager
     async def listening(channels: Sequence[str], meaning: Meaning) -> AsyncIterator[Ear]:
-        to_close: deque[PGconn] = deque()
+        # The driver's own objects: dropped while it is open, a connection complains.
+        to_close: deque[Connection] = deque()
         given_up = False
 
-        def connect() -> "PGconn":
+        def connect() -> "Connection":
             pooled = engine.raw_connection()
             connection = cast("Connection", pooled.driver_connection)
             pooled.detach()
@@ -49,15 +50,15 @@ def _psycopg_in_a_thread(engine: Engine) -> Listening:
                 connection.autocommit = True
                 connection.execute(_listen(channels))
             finally:
-                to_close.append(connection.pgconn)
+                to_close.append(connection)
                 if given_up:  # nobody waits for it any more
                     _close(to_close)
-            return connection.pgconn
+            return connection
 
         try:
             with anyio.fail_after(LIMIT_SECONDS):
                 connection = await to_thread.run_sync(connect, limiter=CapacityLimiter(1), abandon_on_cancel=True)
-            yield _LibpqEar(connection, meaning)
+            yield _LibpqEar(connection.pgconn, meaning)
         finally:
             given_up = True
             _close(to_close)
@@ -104,11 +105,11 @@ async def _driver_connection(engine: "AsyncEngine") -> object:
     return connection
 
 
-def _close(connections: "deque[PGconn]") -> None:
+def _close(connections: "deque[Connection]") -> None:
     """Close connections, while another thread may do the same."""
     with suppress(IndexError):
         while True:
-            connections.popleft().finish()
+            connections.popleft().pgconn.finish()
 
 
 def _listen(channels: Sequence[str]) -> bytes:
