@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio import to_thread
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from hookware.env import Env
@@ -267,3 +267,23 @@ async def test_the_async_runner_does_does_the_same(path: Path, other: sqlite3.Co
     assert await to_thread.run_sync(runner.run_blocking, write) == "done"
     assert await runner.run(count, write=False) == 2
     await runner.close()
+
+
+async def test_a_call_that_outlives_the_close_leaves_no_connection_open(path: Path, other: sqlite3.Connection) -> None:
+    engine = own_engine(create_engine(f"sqlite:///{path}"))
+    opened, closed = list[object](), list[object]()
+    event.listen(engine, "connect", lambda connection, _record: opened.append(connection))
+    event.listen(engine, "close", lambda connection, _record: closed.append(connection))
+    runner, begun, go_on = ThreadRunner(engine, Env()), threading.Event(), threading.Event()
+
+    def linger(connection: Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(runner.run, linger)
+        await to_thread.run_sync(begun.wait)
+        await runner.close()
+        go_on.set()
+    assert opened == closed
+    assert len(opened) == 1

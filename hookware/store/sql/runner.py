@@ -68,6 +68,7 @@ class ThreadRunner:
         self._engine = engine
         self._limit = TimeLimit(env)
         self._write_lock = write_lock
+        self._closing_count = 0  # odd while the pool is being closed
         # Its own limiters: whatever else the app does in threads never delays a claim. SQLite has one writer, and
         # waiting in line here is fairer than its busy timeout.
         self._writing = CapacityLimiter(1 if engine.dialect.name == "sqlite" else 4)
@@ -102,7 +103,7 @@ class ThreadRunner:
     async def close(self) -> None:
         """Close the connections."""
         with anyio.move_on_after(LIMIT_SECONDS, shield=True):
-            await to_thread.run_sync(self._engine.dispose, limiter=CapacityLimiter(1), abandon_on_cancel=True)
+            await to_thread.run_sync(self.dispose, limiter=CapacityLimiter(1), abandon_on_cancel=True)
 
     def start_over(self) -> None:
         """Forget the connections and locks of the process that this one was forked from, without closing them."""
@@ -112,15 +113,23 @@ class ThreadRunner:
 
     def dispose(self) -> None:
         """Close the connections in this thread, at the very end."""
-        self._engine.dispose()
+        self._closing_count += 1
+        try:
+            self._engine.dispose()
+        finally:
+            self._closing_count += 1
 
     def _run(self, fn: Callable[[Connection], T], write: bool) -> T:
-        lock = self._write_lock if write else None
+        lock, closing_count = self._write_lock if write else None, self._closing_count
         if lock is not None:
             lock.acquire()
         try:
             with self._engine.connect() as connection:
-                return transact(connection, fn, write)
+                try:
+                    return transact(connection, fn, write)
+                finally:
+                    if closing_count != self._closing_count or closing_count % 2:
+                        connection.invalidate()  # nobody waits for this call: its pool may be closed already
         finally:
             if lock is not None:
                 lock.release()
