@@ -58,6 +58,11 @@ class Proxy:
         """The ports from which the connections that pass come to the server: `client_port` in pg_stat_activity."""
         return frozenset(link.port for link in list(self._links) if not link.silent)
 
+    @property
+    def link_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._links)
+
     def fall_silent(self, ports: Collection[int] | None = None) -> None:
         """Carry nothing any more, for ever, on connections that are open, and tell nobody: they are half-open.
 
