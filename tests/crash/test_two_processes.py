@@ -1,10 +1,11 @@
-"""Two processes on one file: every task runs once, and nobody is told that the database is locked."""
+"""Two processes on one database: every task runs once, and nobody is told that the database is locked."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.crash.conftest import on_both
 from verification.crash.site import Process, Site
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -12,7 +13,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow]
 URLS = ("/own", "/joined", "/outside")
 
 
-@pytest.mark.parametrize("workers", [1, 2], ids=["two servers", "--workers 2"])
+@on_both("workers", 1, 2)
 def test_200_tasks_run_once_each(site: Site, workers: int) -> None:
     # Both look for work all the time, so that they meet.
     servers: list[Process] = [site.start(workers=2, poll_seconds=0.01)] if workers == 2 else []
