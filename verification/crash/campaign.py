@@ -19,6 +19,7 @@ from typing import Any
 
 from verification import ledger
 from verification.checker import Findings, Limits
+from verification.crash.database import add_database_arguments, chosen_database
 from verification.crash.evidence import judge
 from verification.crash.load import Clients, random_ask
 from verification.crash.site import Process, Site, site_in
@@ -172,17 +173,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=2000, help="requests sent meanwhile")
     parser.add_argument("--each", type=int, default=5, help="kills at each failpoint")
     parser.add_argument("--seed", type=int, default=1, help="of the choices; the moments of death are the system's")
+    add_database_arguments(parser, default="sqlite")
 
 
 def run_command(asked: argparse.Namespace) -> int:
     """Run a campaign in a directory of its own, print its figures, and give the exit status."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as directory, site_in(Path(directory)) as site:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        chosen_database(asked, Path(directory)) as database,
+        site_in(Path(directory), database) as site,
+    ):
         campaign, findings = run(site, kills=asked.kills, requests=asked.requests, each=asked.each, seed=asked.seed)
         locked = site.logs.count("is locked")
     figures, answers = campaign.figures, campaign.clients.answers
     fewest = min((figures.failpoint_kills[name] for name in FAILPOINTS), default=0)
-    entry = _entry(asked, campaign, findings, time.monotonic() - began)
+    entry = _entry(asked, campaign, findings, time.monotonic() - began, where=database.name)
     print(
         f"kills {figures.random_kills} at random + {sum(figures.failpoint_kills.values())} at {len(FAILPOINTS)} "
         f"failpoints (at least {fewest} each), requests {campaign.asked}, answered {answers.answered}, "
@@ -203,13 +209,15 @@ def run_command(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _entry(asked: argparse.Namespace, campaign: Campaign, findings: Findings, seconds: float) -> ledger.Entry:
+def _entry(
+    asked: argparse.Namespace, campaign: Campaign, findings: Findings, seconds: float, *, where: str
+) -> ledger.Entry:
     at_failpoints = sum(campaign.figures.failpoint_kills.values())
     return ledger.Entry(
         commit=ledger.current_commit(),
         date=ledger.now(),
         what="crash",
-        where="SQLite",
+        where=where,
         first_seed=asked.seed,
         seed_count=1,
         node_count=2,

@@ -1,20 +1,24 @@
 """The databases that a site may stand on: a SQLite file, or a database of its own on a PostgreSQL server."""
 
+import argparse
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
 
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, postgres_server
 
 _TABLES = (
     "CREATE TABLE crash_order (key TEXT PRIMARY KEY, task BIGINT NOT NULL)",
     "CREATE TABLE crash_effect (id INTEGER PRIMARY KEY, task BIGINT, attempt INTEGER, fence BIGINT, pid INTEGER)",
 )
 _RETURN_SECONDS = 120
+
+DRIVERS = ("psycopg", "psycopg_async", "asyncpg")
 
 
 class Database(Protocol):
@@ -121,3 +125,19 @@ class PostgresDatabase:
 def application_name(pid: int) -> str:
     """Give the name by which a process is known to PostgreSQL."""
     return f"site-{pid}"
+
+
+def add_database_arguments(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Let a command ask for a database."""
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default=default)
+    parser.add_argument("--driver", choices=DRIVERS, default=DRIVERS[0], help="the app's, on PostgreSQL")
+
+
+@contextmanager
+def chosen_database(asked: argparse.Namespace, directory: Path) -> Iterator[Database]:
+    """Hold the database that a command asks for; PostgreSQL is a server of its own, which writes to the disk."""
+    if asked.database == "sqlite":
+        yield SQLiteFile(directory / "crash.db")
+        return
+    with postgres_server(fsync="on") as server:
+        yield PostgresDatabase(server, asked.driver)
