@@ -45,14 +45,17 @@ class Delivery:
             nothing any more.
         lease_lost: the task has been given to another attempt; whatever this one wrote is rolled back.
         conflict: the handler's transaction met a concurrent one, and this is what the database said.
+        collided: it wrote a value that must be unique and was there already, in this try or an earlier one of the
+            attempt: once is taken for a concurrent transaction, twice for the handler's fault.
         failure: why the attempt failed although a response may have left.
         refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
     """
 
-    __slots__ = ("completed", "completing", "conflict", "failure", "lease_lost", "refused", "task")
+    __slots__ = ("collided", "completed", "completing", "conflict", "failure", "lease_lost", "refused", "task")
 
-    def __init__(self, task: LeasedTask) -> None:
+    def __init__(self, task: LeasedTask, *, collided: bool = False) -> None:
         self.task = task
+        self.collided = collided
         self.completed = False
         self.completing = False
         self.lease_lost = False

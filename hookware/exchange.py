@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hookware.answer import is_success
 from hookware.delivery import Delivery
 from hookware.errors import SessionError
-from hookware.store.sql.conflict import conflict_in
+from hookware.store.sql.conflict import collision_in, conflict_in
 from hookware.unit_of_work import UnitOfWork, current_unit
 
 _ERROR_BODY = b"Internal Server Error"
@@ -86,6 +86,9 @@ async def serve_delivery(
     except BaseException as error:
         delivery.failure = error
         delivery.conflict = conflict_in(error)
+        if delivery.conflict is None and not delivery.collided:
+            delivery.conflict = collision_in(error)
+            delivery.collided = delivery.conflict is not None
         await unit.rollback()
         raise
     finally:

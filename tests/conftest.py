@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from sqlalchemy import make_url
 
+from tests.databases import Database
 from tests.postgres import PostgresServer, postgres_server
 from tests.stage import Stage
 
@@ -18,17 +20,27 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """Give an empty database: a SQLite file, or what the test is marked with."""
+    backend, _, driver = getattr(request, "param", "sqlite").partition("+")
+    if backend == "sqlite":
+        return Database(url=make_url(f"sqlite:///{tmp_path}/test.db"), driver=driver)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return Database(url=server.new_schema(), driver=driver)
+
+
+@pytest.fixture
+async def stage(database: Database) -> AsyncIterator[Stage]:
     """Give a stage on a synchronous engine."""
-    stage = Stage(tmp_path / "stage.db")
+    stage = Stage(database)
     yield stage
     await stage.close()
 
 
 @pytest.fixture
-async def async_stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def async_stage(database: Database) -> AsyncIterator[Stage]:
     """Give a stage on an AsyncEngine; asyncio only, as SQLAlchemy's."""
-    stage = Stage(tmp_path / "stage.db", is_async=True)
+    stage = Stage(database, is_async=True)
     yield stage
     await stage.close()
 

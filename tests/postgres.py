@@ -133,6 +133,14 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return name
 
+    def new_schema(self) -> URL:
+        """Make an empty schema and a user who works in it; give his URL: the quick way to an empty database."""
+        name = f"test_{next(_numbers)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE ROLE {name} SUPERUSER LOGIN".encode())
+            connection.execute(f"CREATE SCHEMA AUTHORIZATION {name}".encode())
+        return self.url().set(username=name)
+
     def _run(self, program: str, *arguments: str | Path) -> None:
         done = subprocess.run(
             [self._binaries / program, *arguments],

@@ -1,19 +1,19 @@
-"""A whole Hookware for one test: on a SQLite file, with handlers of its own, and a second connection that looks."""
+"""A whole Hookware for one test: on its database, with handlers of its own, and a second connection that looks."""
 
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import Field, SQLModel
 from starlette.types import ASGIApp
 
 from hookware import Hookware, TaskHandler, TaskRetryOptions, TaskRouter
 from hookware.events import AttemptSettled
 from hookware.store.base import TaskInfo
+from tests.databases import Database
 from tests.serving import Recorder, serving
 
 AT_ONCE = TaskRetryOptions(min_backoff_seconds=0)
@@ -35,15 +35,20 @@ class Stage:
     `hookware` and `recorder` are those of the latest Hookware that was made here.
     """
 
-    def __init__(self, path: Path, *, is_async: bool = False) -> None:
-        self.path = path
-        self.sync_engine = create_engine(f"sqlite:///{path}")
+    def __init__(self, database: Database, *, is_async: bool = False) -> None:
+        self.database = database
+        self.sync_engine = database.engine()
         SQLModel.metadata.create_all(self.sync_engine, tables=[SQLModel.metadata.tables["tally"]])
-        self.async_engine = create_async_engine(f"sqlite+aiosqlite:///{path}") if is_async else None
+        self.async_engine = database.async_engine() if is_async else None
         self.router = TaskRouter()
         self.hookware: Hookware
         self.recorder: Recorder
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._look = database.look()
+
+    @property
+    def path(self) -> Path:
+        """The file of a SQLite database."""
+        return Path(str(self.database.url.database))
 
     @property
     def engine(self) -> Engine | AsyncEngine:
@@ -96,9 +101,12 @@ class Stage:
     # What another connection sees.
 
     def rows(self, sql: str, *values: object) -> list[Any]:
-        """Ask the file through the second connection; a single column comes without its tuple."""
-        rows = self._connection.execute(sql, values).fetchall()
-        return [row[0] if len(row) == 1 else row for row in rows]
+        """Ask the database through the second connection; a single column comes without its tuple."""
+        return self._look.rows(sql, *values)
+
+    def execute(self, sql: str, *values: object) -> None:
+        """Change the database through the second connection."""
+        self._look.execute(sql, *values)
 
     def tally(self) -> dict[str, int]:
         """Give the committed effects."""
@@ -110,11 +118,11 @@ class Stage:
 
     def raise_fences(self) -> None:
         """Claim every task away from whoever holds it, behind his back."""
-        self._connection.execute("UPDATE hookware_task SET fence = fence + 1")
+        self._look.execute("UPDATE hookware_task SET fence = fence + 1")
 
     async def close(self) -> None:
         """Give every connection back."""
-        self._connection.close()
+        self._look.close()
         self.sync_engine.dispose()
         if self.async_engine is not None:
             await self.async_engine.dispose()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import anyio
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
+from sqlalchemy import make_url
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.background import BackgroundTask
@@ -17,7 +18,9 @@ from hookware import (
     require_task,
     taskqueue,
 )
+from hookware.core.lifecycle import Complete, Retry
 from hookware.errors import ConfigurationError, SessionError
+from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP, Database
 from tests.serving import StartupFailedError, serving
 from tests.stage import AT_ONCE, Stage, Tally
 
@@ -39,6 +42,7 @@ async def async_count(session: AsyncSession, key: str) -> None:
 # One transaction.
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("commits", [True, False])
 @pytest.mark.parametrize("failure", ["raise", "status", "background"])
 async def test_commit_then_fail_leaves_nothing_and_the_retry_writes_once(
@@ -70,6 +74,7 @@ async def test_commit_then_fail_leaves_nothing_and_the_retry_writes_once(
     assert stage.task_count() == 0
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_effect_completion_and_follow_up_tasks_commit_together(stage: Stage) -> None:
     states: list[object] = []
 
@@ -116,6 +121,7 @@ async def test_tasks_added_in_a_handler_that_fails_were_never_there(stage: Stage
     assert stage.task_count() == 0
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_stale_lease_rolls_the_effect_back(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     @stage.task_handler("/worker")
     def worker(session: Session) -> None:
@@ -131,7 +137,7 @@ async def test_a_stale_lease_rolls_the_effect_back(stage: Stage, caplog: pytest.
     assert "given to" in caplog.text
 
 
-@ASYNCIO
+@EVERY_ASYNC_DRIVER
 async def test_a_stale_lease_rolls_the_effect_of_an_async_session_back(async_stage: Stage) -> None:
     @async_stage.task_handler("/worker")
     async def worker(session: AsyncSession) -> None:
@@ -140,7 +146,7 @@ async def test_a_stale_lease_rolls_the_effect_of_an_async_session_back(async_sta
         await session.commit()
 
     async with async_stage.running():
-        worker.add()
+        await worker.add_async()
         (settled,) = await async_stage.settled()
     assert not settled.accepted
     assert async_stage.tally() == {}
@@ -172,6 +178,7 @@ async def test_an_ordinary_route_has_the_same_session(stage: Stage) -> None:
 # The counter of the README.
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.slow
 async def test_sixty_concurrent_tasks_count_to_sixty(stage: Stage) -> None:
     @stage.task_handler("/worker")
@@ -187,15 +194,15 @@ async def test_sixty_concurrent_tasks_count_to_sixty(stage: Stage) -> None:
     assert stage.task_count() == 0
 
 
+@EVERY_ASYNC_DRIVER
 @pytest.mark.slow
-@ASYNCIO
 async def test_sixty_concurrent_tasks_count_to_sixty_on_an_async_engine(async_stage: Stage) -> None:
     @async_stage.task_handler("/worker")
     async def worker(session: AsyncSession, key: str) -> None:
         await async_count(session, key)
 
     async with async_stage.running():
-        taskqueue.Queue().add([taskqueue.Task(url="/worker", params={"key": "x"}) for _ in range(60)])
+        await taskqueue.Queue().add_async([taskqueue.Task(url="/worker", params={"key": "x"}) for _ in range(60)])
         with anyio.fail_after(5):
             settled = await async_stage.settled(60)
     assert async_stage.tally() == {"x": 60}
@@ -230,6 +237,50 @@ async def test_a_conflict_is_tried_again_at_once_without_counting_an_attempt(sta
     assert stage.tally() == {"x": 1}
 
 
+@EVERY_DATABASE_ON_A_LOOP
+async def test_a_row_that_is_there_already_is_looked_for_once_more_at_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts: list[int] = []
+
+    @stage.task_handler("/worker")
+    def worker(task: TaskContext) -> None:
+        attempts.append(task.attempt)
+        with Session(stage.sync_engine) as session:
+            tally = session.get(Tally, "x")
+            if tally is None:
+                stage.execute("INSERT INTO tally VALUES ('x', 1)")  # by another, at the same moment
+            session.add(tally or Tally(key="x"))
+            session.commit()
+
+    async with stage.running():
+        worker.add()
+        (settled,) = await stage.settled()
+    assert attempts == [1, 1]
+    assert isinstance(settled.decision, Complete)
+    assert caplog.text == ""
+
+
+@EVERY_DATABASE_ON_A_LOOP
+async def test_a_row_that_is_still_there_fails_the_attempt(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    attempts: list[int] = []
+
+    @stage.task_handler("/worker")
+    def worker(task: TaskContext, session: Session) -> None:
+        attempts.append(task.attempt)
+        if task.attempt < 3:
+            session.add(Tally(key="x"))
+
+    async with stage.running():
+        stage.execute("INSERT INTO tally VALUES ('x', 1)")
+        await worker.options(retry_options=AT_ONCE).add_async()
+        first, *_ = await stage.settled(3)
+    assert attempts == [1, 1, 2, 2, 3]
+    assert isinstance(first.decision, Retry)
+    assert "IntegrityError" in first.decision.error
+    assert caplog.text.count("Traceback (most recent call last)") == 2, "the driver's error and SQLAlchemy's, once"
+
+
 async def test_a_conflict_that_the_handler_calls_permanent_is_that(stage: Stage) -> None:
     attempts: list[int] = []
 
@@ -260,6 +311,7 @@ def tombstones(stage: Stage) -> list[Any]:
     return stage.rows("SELECT name, expires_us IS NOT NULL FROM hookware_name")
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_named_task_leaves_its_tombstone_however_it_completes(stage: Stage) -> None:
     @stage.task_handler("/settled")
     def settled() -> None: ...
@@ -292,7 +344,7 @@ async def test_a_named_task_leaves_its_tombstone_however_it_completes(stage: Sta
 
 @ASYNCIO
 async def test_a_session_of_the_other_kind_is_refused_at_start_up(stage: Stage, tmp_path: Any) -> None:
-    async_stage = Stage(tmp_path / "other.db", is_async=True)
+    async_stage = Stage(Database(url=make_url(f"sqlite:///{tmp_path}/other.db")), is_async=True)
 
     @async_stage.task_handler("/sync")
     def sync(session: Session) -> None: ...

@@ -1,5 +1,7 @@
 """Tell a conflict between concurrent transactions from a real error: the one is tried again, the other is not."""
 
+from collections.abc import Callable
+
 from sqlalchemy.exc import DBAPIError
 
 from hookware.errors import TransientError
@@ -10,6 +12,12 @@ _SQLSTATES = {"40001", "40P01", "55P03"}
 _SQLITE_CODES = {5, 6}
 """SQLITE_BUSY and SQLITE_LOCKED, without their extensions."""
 
+_COLLISION_SQLSTATES = {"23505", "23P01"}
+"""A value that must be unique was there already, or one that another excludes."""
+
+_COLLISION_SQLITE_CODES = {1555, 2067}
+"""SQLITE_CONSTRAINT_PRIMARYKEY and SQLITE_CONSTRAINT_UNIQUE."""
+
 
 def is_conflict(error: BaseException) -> bool:
     """Say whether the database refused a transaction because of another one."""
@@ -17,18 +25,43 @@ def is_conflict(error: BaseException) -> bool:
         return True
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
-    original: object = error.orig
-    sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    sqlite_code = getattr(original, "sqlite_errorcode", None)
+    sqlstate, sqlite_code = _codes(error.orig)
     return (
         sqlstate in _SQLSTATES
-        or (isinstance(sqlite_code, int) and sqlite_code & 0xFF in _SQLITE_CODES)
-        or (sqlite_code is None and "database is locked" in str(original))
+        or (sqlite_code is not None and sqlite_code & 0xFF in _SQLITE_CODES)
+        or (sqlite_code is None and "database is locked" in str(error.orig))
     )
+
+
+def is_collision(error: BaseException) -> bool:
+    """Say whether a row was refused because of one that is there already.
+
+    Two transactions that look for a row, find none and insert it end like this: then one more try finds it.
+    """
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return False
+    sqlstate, sqlite_code = _codes(error.orig)
+    return sqlstate in _COLLISION_SQLSTATES or sqlite_code in _COLLISION_SQLITE_CODES
 
 
 def conflict_in(error: BaseException) -> str | None:
     """Give the text of a conflict that `error` is, holds in its group, or was raised from; None if there is none."""
+    return _text_in(error, is_conflict)
+
+
+def collision_in(error: BaseException) -> str | None:
+    """Do the same for a collision."""
+    return _text_in(error, is_collision)
+
+
+def _codes(original: object) -> tuple[object, int | None]:
+    """Give the SQLSTATE and SQLite's code, of which a driver has one at most."""
+    sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    sqlite_code = getattr(original, "sqlite_errorcode", None)
+    return sqlstate, sqlite_code if isinstance(sqlite_code, int) else None
+
+
+def _text_in(error: BaseException, is_it: Callable[[BaseException], bool]) -> str | None:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting and len(seen) < 100:
@@ -36,7 +69,7 @@ def conflict_in(error: BaseException) -> str | None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        if is_conflict(current):
+        if is_it(current):
             return str(getattr(current, "orig", current))
         waiting += [current.__cause__, current.__context__]
         if isinstance(current, BaseExceptionGroup):
