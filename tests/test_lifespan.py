@@ -314,7 +314,7 @@ async def test_one_line_at_start_up(
         async with stage.running(**options):
             pass
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
-    assert lines == [f"hookware: 1 task handler, sqlite:///{stage.path}{end}"]
+    assert lines == [f"hookware: 1 task handler, {stage.sync_engine.url}{end}"]
 
 
 # State.

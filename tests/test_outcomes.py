@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import anyio
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlmodel import Session
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -22,6 +22,7 @@ from hookware.core.lifecycle import Retry
 from hookware.env import Env
 from hookware.events import AttemptSettled, Event
 from tests.asgi import request
+from tests.databases import EVERY_DATABASE_ON_A_LOOP, refuse_at_commit
 from tests.stage import AT_ONCE, Stage, Tally
 
 ONLY_ONCE = TaskRetryOptions(task_retry_limit=0)
@@ -170,9 +171,10 @@ async def test_a_failure_is_tried_again_and_the_server_lives_on(stage: Stage, ki
     assert stage.tally() == ({"x": 2} if writes else {})
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_failing_late_commit_after_200_is_a_failure(stage: Stage) -> None:
     """FastAPI commits a dependency of the default scope after the response: F07."""
-    refuse_at_commit(stage)
+    refuse_at_commit(stage.database, stage.sync_engine)
     app = FastAPI()
 
     def get_session() -> Any:
@@ -212,22 +214,10 @@ async def test_a_failing_background_task_of_fastapi_is_a_failure(stage: Stage) -
     assert attempts == [1, 2]
 
 
-def refuse_at_commit(stage: Stage) -> None:
-    """Make a table whose rows let the commit fail: their foreign key is checked only then."""
-
-    @event.listens_for(stage.sync_engine, "connect")
-    def foreign_keys(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.execute("PRAGMA foreign_keys = ON")
-
-    stage.sync_engine.dispose()
-    with stage.sync_engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
-        connection.exec_driver_sql("CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
-
-
 # Waits.
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_postpones(stage: Stage, status: int) -> None:
     app = starlette(lambda _: Response(status_code=status, headers={"Retry-After": "120"}))
@@ -293,6 +283,7 @@ def raises_permanent_failure(_request: Request) -> Response:
     raise PermanentTaskFailure("never")
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("refuse", [says_no_retry, raises_permanent_failure])
 async def test_a_final_failure_is_dead_at_once_listed_and_may_run_again(stage: Stage, refuse: Endpoint) -> None:
     attempts: list[int] = []
@@ -317,6 +308,7 @@ async def test_a_final_failure_is_dead_at_once_listed_and_may_run_again(stage: S
 # What a handler sees.
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_the_headers_of_a_delivery(stage: Stage) -> None:
     seen: list[dict[str, str]] = []
 
@@ -350,11 +342,12 @@ async def test_the_headers_of_a_delivery(stage: Stage) -> None:
 # FastAPI's dependencies where tasks are added.
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("scope", ["function", "request"])
 async def test_a_commit_in_a_dependency_of_fastapi(
     stage: Stage, caplog: pytest.LogCaptureFixture, scope: Literal["function", "request"]
 ) -> None:
-    refuse_at_commit(stage)
+    refuse_at_commit(stage.database, stage.sync_engine)
     app = FastAPI()
 
     def get_session() -> Any:

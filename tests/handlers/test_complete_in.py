@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from hookware import TaskContext, request_session, require_task, taskqueue
 from hookware.errors import SessionError
+from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP
 from tests.stage import AT_ONCE, Stage, Tally
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -52,6 +53,7 @@ def commits(session: Session, task: TaskContext) -> None:
     session.commit()
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("end", [commits, then_raises, then_answers_500])
 async def test_the_commit_completes_the_task_whatever_follows(
     stage: Stage, end: Callable[[Session, TaskContext], object]
@@ -62,6 +64,7 @@ async def test_the_commit_completes_the_task_whatever_follows(
     assert stage.task_count() == 0
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("how", ["rollback", "raise"])
 async def test_a_rollback_lets_the_task_be_tried_again(stage: Stage, how: str) -> None:
     def end(session: Session, task: TaskContext) -> None:
@@ -77,6 +80,7 @@ async def test_a_rollback_lets_the_task_be_tried_again(stage: Stage, how: str) -
     assert stage.task_count() == 0
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("flushes", [True, False])
 async def test_a_forgotten_commit_is_a_failure_that_says_so(stage: Stage, flushes: bool) -> None:
     def end(session: Session, task: TaskContext) -> None:
@@ -91,6 +95,7 @@ async def test_a_forgotten_commit_is_a_failure_that_says_so(stage: Stage, flushe
     assert stage.task_count() == 0
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("swallows", [True, False])
 async def test_a_stale_fence_refuses_the_commit(stage: Stage, swallows: bool) -> None:
     raised: list[bool] = []
@@ -111,6 +116,7 @@ async def test_a_stale_fence_refuses_the_commit(stage: Stage, swallows: bool) ->
     assert stage.task_count() == 1
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_tasks_added_through_that_session_commit_with_it(stage: Stage) -> None:
     ran: list[str] = []
 
@@ -130,7 +136,7 @@ async def test_tasks_added_through_that_session_commit_with_it(stage: Stage) -> 
     assert stage.task_count() == 0
 
 
-@ASYNCIO
+@EVERY_ASYNC_DRIVER
 async def test_an_async_session_completes_too(async_stage: Stage) -> None:
     @async_stage.task_handler("/worker")
     async def worker(task: TaskContext) -> Response:
@@ -145,14 +151,14 @@ async def test_an_async_session_completes_too(async_stage: Stage) -> None:
         return Response(status_code=500)
 
     async with async_stage.running():
-        worker.options(retry_options=AT_ONCE, name="n").add()
+        await worker.options(retry_options=AT_ONCE, name="n").add_async()
         await async_stage.settled(2)
     assert async_stage.tally() == {"x": 2}
     assert async_stage.task_count() == 0
     assert async_stage.rows("SELECT name FROM hookware_name WHERE expires_us IS NOT NULL") == ["n"]
 
 
-@ASYNCIO
+@EVERY_ASYNC_DRIVER
 async def test_a_stale_fence_refuses_an_async_commit(async_stage: Stage) -> None:
     @async_stage.task_handler("/worker")
     async def worker(task: TaskContext) -> None:
@@ -164,7 +170,7 @@ async def test_a_stale_fence_refuses_an_async_commit(async_stage: Stage) -> None
                 await session.commit()
 
     async with async_stage.running():
-        worker.add()
+        await worker.add_async()
         (settled,) = await async_stage.settled()
     assert not settled.accepted
     assert async_stage.tally() == {}

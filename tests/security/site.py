@@ -2,8 +2,8 @@
 
 import json
 import os
-from pathlib import Path
 
+from sqlalchemy import make_url
 from sqlmodel import Session
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,9 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from hookware import Hookware, task_handler, taskqueue
 from hookware.delivery import SCOPE_KEY
+from tests.databases import Database
 from tests.stage import Stage, Tally
 
-stage = Stage(Path(os.environ["SITE_DATABASE"]))
+stage = Stage(Database(url=make_url(os.environ["SITE_DATABASE_URL"])))
 
 
 @task_handler("/worker")

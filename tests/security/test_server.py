@@ -45,7 +45,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["httptools", "h11"])
 def server(database: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     options = f"--http {request.param} --ws wsproto"
-    with serve("tests.security.site:app", env={"SITE_DATABASE": str(database)}, options=options) as server:
+    with serve(
+        "tests.security.site:app", env={"SITE_DATABASE_URL": f"sqlite:///{database}"}, options=options
+    ) as server:
         yield server
 
 

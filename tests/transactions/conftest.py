@@ -1,17 +1,18 @@
-"""A database file with the user's own table, and a second look at it."""
+"""A database with the user's own table, and a second look at it."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.databases import Database
 from tests.transactions.stored import Stored, business_table
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = create_engine(f"sqlite:///{tmp_path}/joining.db")
+def engine(database: Database) -> Iterator[Engine]:
+    engine = database.engine()
     with engine.begin() as connection:
         business_table.create(connection)
     yield engine
@@ -19,7 +20,16 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def stored(tmp_path: Path, engine: Engine) -> Iterator[Stored]:
-    stored = Stored(tmp_path / "joining.db")
+async def async_engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    engine = database.async_engine()
+    async with engine.begin() as connection:
+        await connection.run_sync(business_table.create)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def stored(database: Database) -> Iterator[Stored]:
+    stored = Stored(database)
     yield stored
     stored.close()

@@ -1,4 +1,4 @@
-"""The table "which transaction does the task join", row by row, on real sessions and real SQLite files."""
+"""The table "which transaction does the task join", row by row, on real sessions and real databases."""
 
 import gc
 import logging
@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 from sqlalchemy import Engine, create_engine, event, insert, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from starlette.types import Receive, Scope, Send
 
@@ -26,11 +26,9 @@ from hookware.errors import (
 )
 from hookware.events import TasksCommitted
 from tests.asgi import Answer, request
+from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP, Database, refuse_at_commit
 from tests.serving import Recorder, serving
 from tests.transactions.stored import Stored, business_table
-
-ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-"""For what SQLAlchemy's asyncio extension carries: it knows no trio."""
 
 
 class App:
@@ -72,6 +70,7 @@ def put(session: Session, key: str) -> None:
 # A session is open
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_task_joins_the_open_session_and_commits_with_it(engine: Engine, stored: Stored) -> None:
     def endpoint() -> None:
         with Session(engine) as session:
@@ -86,6 +85,7 @@ async def test_a_task_joins_the_open_session_and_commits_with_it(engine: Engine,
     assert app.committed_count == 1
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_task_disappears_with_a_rollback(engine: Engine, stored: Stored) -> None:
     def endpoint() -> None:
         with Session(engine) as session:
@@ -99,6 +99,7 @@ async def test_a_task_disappears_with_a_rollback(engine: Engine, stored: Stored)
     assert app.committed_count == 0
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_closing_without_commit_drops_the_task_and_warns_by_its_url(
     engine: Engine, stored: Stored, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,6 +128,7 @@ async def test_closing_without_commit_is_silent_where_the_request_failed(
     assert "closed without a commit" not in caplog.text
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_the_wake_up_comes_with_the_real_commit_only(engine: Engine, stored: Stored) -> None:
     seen: list[int] = []
 
@@ -144,6 +146,7 @@ async def test_the_wake_up_comes_with_the_real_commit_only(engine: Engine, store
     assert seen == [0, 1]
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_retry_loop_of_the_application_does_not_double_the_task(engine: Engine, stored: Stored) -> None:
     def endpoint() -> None:
         with Session(engine) as session:
@@ -161,6 +164,7 @@ async def test_a_retry_loop_of_the_application_does_not_double_the_task(engine: 
     assert stored.task_keys() == ["task"]
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_session_joined_to_an_outer_transaction_keeps_nothing_when_that_rolls_back(
     engine: Engine, stored: Stored
 ) -> None:
@@ -176,6 +180,7 @@ async def test_a_session_joined_to_an_outer_transaction_keeps_nothing_when_that_
     assert stored.keys() == set()
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_hundred_tasks_are_one_insert(engine: Engine, stored: Stored) -> None:
     inserts: list[str] = []
 
@@ -197,6 +202,7 @@ async def test_a_hundred_tasks_are_one_insert(engine: Engine, stored: Stored) ->
     assert len(inserts) == 1
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_adding_makes_no_statement_of_its_own(engine: Engine, stored: Stored) -> None:
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_rest: statements.append(statement))
@@ -226,6 +232,7 @@ async def test_two_open_sessions_are_ambiguous(engine: Engine, stored: Stored) -
     assert (await App(engine, endpoint).post()).status == 200
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize("first_commits", [True, False])
 @pytest.mark.parametrize("second_commits", [True, False])
 async def test_session_says_which_of_two_the_task_joins(
@@ -324,6 +331,7 @@ async def test_an_open_transaction_on_another_database_is_warned_of(
     assert caplog.text.count("on another database than the queue's") == 1
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_tasks_that_the_session_let_go_of_are_warned_of(
     engine: Engine, stored: Stored, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -342,6 +350,7 @@ async def test_tasks_that_the_session_let_go_of_are_warned_of(
 # No session yet
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_the_order_of_add_and_first_use_does_not_matter(engine: Engine, stored: Stored) -> None:
     def endpoint() -> None:
         add("task")
@@ -357,6 +366,7 @@ async def test_the_order_of_add_and_first_use_does_not_matter(engine: Engine, st
     assert stored.keys() == {"kept", "other row"}
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_tasks_without_a_session_commit_before_the_response_leaves(engine: Engine, stored: Stored) -> None:
     seen: list[set[str]] = []
     app = App(engine, lambda: add("task"), after=lambda: seen.append(stored.keys()))
@@ -373,6 +383,7 @@ async def test_tasks_without_a_session_are_dropped_by_a_failing_status(
     assert stored.keys() == set()
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_tasks_without_a_session_are_dropped_by_an_exception(engine: Engine, stored: Stored) -> None:
     def endpoint() -> None:
         add("task")
@@ -383,6 +394,7 @@ async def test_tasks_without_a_session_are_dropped_by_an_exception(engine: Engin
     assert stored.keys() == set()
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_cancellation_drops_what_was_not_committed(engine: Engine, stored: Stored) -> None:
     reached = anyio.Event()
 
@@ -401,6 +413,7 @@ async def test_cancellation_drops_what_was_not_committed(engine: Engine, stored:
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_task_added_in_a_thread_joins_the_session_of_the_request(engine: Engine, stored: Stored) -> None:
     async def endpoint() -> None:
         with Session(engine) as session:
@@ -415,6 +428,7 @@ async def test_a_task_added_in_a_thread_joins_the_session_of_the_request(engine:
 # The request's own session
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_the_own_session_commits_with_the_tasks_before_the_response(engine: Engine, stored: Stored) -> None:
     seen: list[set[str]] = []
 
@@ -426,18 +440,9 @@ async def test_the_own_session_commits_with_the_tasks_before_the_response(engine
     assert seen == [{"row", "task"}]
 
 
-async def test_a_failing_own_commit_gives_the_client_500(engine: Engine, stored: Stored) -> None:
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
-        connection.exec_driver_sql(
-            "CREATE TABLE child (id INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)"
-        )
-
-    @event.listens_for(engine, "connect")
-    def foreign_keys(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.execute("PRAGMA foreign_keys = ON")
-
-    engine.dispose()
+@EVERY_DATABASE_ON_A_LOOP
+async def test_a_failing_own_commit_gives_the_client_500(database: Database, engine: Engine, stored: Stored) -> None:
+    refuse_at_commit(database, engine)
 
     def endpoint() -> None:
         request_session().execute(text("INSERT INTO child VALUES (7)"))
@@ -451,6 +456,7 @@ async def test_a_failing_own_commit_gives_the_client_500(engine: Engine, stored:
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_commit_by_the_handler_ends_only_a_savepoint_of_the_own_session(engine: Engine, stored: Stored) -> None:
     def endpoint() -> None:
         session = request_session()
@@ -463,6 +469,7 @@ async def test_a_commit_by_the_handler_ends_only_a_savepoint_of_the_own_session(
     assert stored.keys() == set()
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_the_own_session_is_over_when_the_response_has_left(engine: Engine, stored: Stored) -> None:
     sessions: list[Session] = []
 
@@ -478,6 +485,7 @@ async def test_the_own_session_is_over_when_the_response_has_left(engine: Engine
     assert stored.keys() == {"row"}
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_request_that_does_not_touch_the_own_session_takes_no_connection(engine: Engine) -> None:
     taken: list[object] = []
 
@@ -494,6 +502,7 @@ async def test_a_request_that_does_not_touch_the_own_session_takes_no_connection
 # Late commits
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_tasks_committed_after_the_response_are_warned_of_once(
     engine: Engine, stored: Stored, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -516,6 +525,7 @@ async def test_tasks_committed_after_the_response_are_warned_of_once(
 # Connections
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_connection_takes_the_task_into_its_transaction(engine: Engine, stored: Stored) -> None:
     def endpoint() -> None:
         for commits in (True, False):
@@ -530,12 +540,10 @@ async def test_a_connection_takes_the_task_into_its_transaction(engine: Engine, 
     assert app.committed_count == 1
 
 
-@ASYNCIO
-async def test_an_async_connection_needs_the_async_form(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/joining.db")
-
+@EVERY_ASYNC_DRIVER
+async def test_an_async_connection_needs_the_async_form(async_engine: AsyncEngine, stored: Stored) -> None:
     async def endpoint() -> None:
-        async with engine.begin() as connection:
+        async with async_engine.begin() as connection:
             with pytest.raises(SessionError, match="add_async"):
                 add("task", connection=connection)
             await taskqueue.add_async("task", url="/worker", connection=connection)
@@ -543,21 +551,16 @@ async def test_an_async_connection_needs_the_async_form(tmp_path: Path) -> None:
             await taskqueue.add_async("undone", url="/worker", connection=connection)
             await savepoint.rollback()
 
-    app = App(engine, endpoint)
+    app = App(async_engine, endpoint)
     await app.post()
-    stored = Stored(tmp_path / "joining.db")
     assert stored.task_keys() == ["task"]
     assert app.committed_count >= 1
-    stored.close()
-    await engine.dispose()
 
 
-@ASYNCIO
-async def test_an_async_session_is_joined_without_await(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/joining.db")
-
+@EVERY_ASYNC_DRIVER
+async def test_an_async_session_is_joined_without_await(async_engine: AsyncEngine, stored: Stored) -> None:
     async def endpoint() -> None:
-        async with AsyncSession(engine) as session:
+        async with AsyncSession(async_engine) as session:
             await session.execute(text("SELECT 1"))
             add("ambient")
             add("given", session=session)
@@ -565,17 +568,15 @@ async def test_an_async_session_is_joined_without_await(tmp_path: Path) -> None:
             add("rolled back", session=session)
             await session.rollback()
 
-    app = App(engine, endpoint)
+    app = App(async_engine, endpoint)
     await app.post()
-    stored = Stored(tmp_path / "joining.db")
     assert sorted(stored.task_keys()) == ["ambient", "given"]
-    stored.close()
-    await engine.dispose()
 
 
 # Outside of a request
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_outside_of_a_request_a_task_is_durable_on_return(engine: Engine, stored: Stored) -> None:
     hookware = Hookware(engine=engine, dispatch=False)
     async with serving(hookware):
@@ -606,6 +607,7 @@ async def test_transactional_true_outside_of_a_request_is_refused(engine: Engine
             await taskqueue.add_async("task", url="/worker", transactional=True)
 
 
+@EVERY_DATABASE_ON_A_LOOP
 async def test_a_taken_name_is_refused_at_once_outside_and_never_kills_a_transaction(
     engine: Engine, stored: Stored
 ) -> None:
@@ -669,4 +671,4 @@ async def test_a_transaction_on_another_database_that_opens_later_is_warned_of(
     await App(engine, endpoint).post()
     other.dispose()
     assert "on another database than the queue's" in caplog.text
-    assert "joining.db" in caplog.text
+    assert "test.db" in caplog.text

@@ -1,37 +1,33 @@
-"""A COMMIT that SQLite refuses: neither its rows nor its lock may stay for the next session on that connection."""
+"""A COMMIT that the database refuses: neither its rows nor its lock may stay for the next user of the connection."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Session
 
-from hookware import Hookware, taskqueue
-from tests.serving import serving
-from tests.transactions.stored import Stored
-
-TABLES = (
-    "CREATE TABLE parent (id INTEGER PRIMARY KEY)",
-    "CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+from hookware import Hookware, TaskRouter, async_request_session, request_session, taskqueue
+from tests.asgi import request
+from tests.databases import (
+    EVERY_ASYNC_DRIVER,
+    EVERY_DATABASE_ON_A_LOOP,
+    EVERY_POSTGRESQL_DRIVER,
+    Database,
+    refuse_at_commit,
 )
+from tests.serving import serving
+from tests.transactions.stored import Stored, business_table
 
 
-def check_foreign_keys(engine: Any) -> None:
-    @event.listens_for(engine, "connect")
-    def foreign_keys(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.execute("PRAGMA foreign_keys = ON")
-
-
-async def test_what_a_refused_commit_held_is_not_committed_by_the_next_session(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path}/refused.db", pool_size=1, max_overflow=0)
-    check_foreign_keys(engine)
+@EVERY_DATABASE_ON_A_LOOP
+async def test_what_a_refused_commit_held_is_not_committed_by_the_next_session(
+    database: Database, stored: Stored
+) -> None:
+    engine = database.engine(pool_size=1, max_overflow=0)
+    refuse_at_commit(database, engine)
     async with serving(Hookware(engine=engine, dispatch=False)):
-        with engine.begin() as connection:
-            for table in TABLES:
-                connection.exec_driver_sql(table)
         with Session(engine) as session:
             taskqueue.add("refused", url="/worker", session=session)
             session.execute(text("INSERT INTO child VALUES (7)"))
@@ -41,20 +37,15 @@ async def test_what_a_refused_commit_held_is_not_committed_by_the_next_session(t
         with Session(engine) as session:
             session.execute(text("INSERT INTO parent VALUES (7)"))  # now the refused child would be welcome
             session.commit()
-    stored = Stored(tmp_path / "refused.db")
     assert stored.task_keys() == ["from another connection"]
-    stored.close()
     engine.dispose()
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_nor_by_the_next_async_session(tmp_path: Path) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/refused.db", pool_size=1, max_overflow=0)
-    check_foreign_keys(engine.sync_engine)
+@EVERY_ASYNC_DRIVER
+async def test_nor_by_the_next_async_session(database: Database, stored: Stored) -> None:
+    engine = database.async_engine(pool_size=1, max_overflow=0)
+    refuse_at_commit(database, engine)
     async with serving(Hookware(engine=engine, dispatch=False)):
-        async with engine.begin() as connection:
-            for table in TABLES:
-                await connection.exec_driver_sql(table)
         async with AsyncSession(engine) as session:
             taskqueue.add("refused", url="/worker", session=session)
             await session.execute(text("INSERT INTO child VALUES (7)"))
@@ -64,7 +55,52 @@ async def test_nor_by_the_next_async_session(tmp_path: Path) -> None:
         async with AsyncSession(engine) as session:
             await session.execute(text("INSERT INTO parent VALUES (7)"))
             await session.commit()
-    stored = Stored(tmp_path / "refused.db")
     assert stored.task_keys() == ["from another connection"]
-    stored.close()
     await engine.dispose()
+
+
+# Serialization failures.
+
+
+def count_and_put(connection: Any, key: str) -> Any:
+    """Write what depends on what was read: of two that do so at once, only one can be right."""
+    connection.execute(text("SELECT count(*) FROM business")).scalar()
+    return connection.execute(text("INSERT INTO business VALUES (:key)"), {"key": key})
+
+
+@EVERY_POSTGRESQL_DRIVER
+async def test_a_serialization_failure_at_the_commit_gives_the_client_500(database: Database, stored: Stored) -> None:
+    engine = database.user_engine(isolation_level="SERIALIZABLE")
+    other = database.engine(isolation_level="SERIALIZABLE")
+    with other.begin() as connection:
+        business_table.create(connection)
+    conflicts = [True, False]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if isinstance(engine, Engine):
+            count_and_put(request_session(), "row")
+        else:
+            session = async_request_session()
+            await session.run_sync(count_and_put, "row")
+        taskqueue.add("task", url="/worker")
+        if conflicts.pop(0):
+            with other.begin() as connection:
+                count_and_put(connection, "other")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    hookware = Hookware(app, engine=engine, dispatch=False, router=TaskRouter())
+    async with serving(hookware):
+        answer = await request(hookware, "/")
+        assert (answer.status, b"done" in answer.body) == (500, False)
+        assert isinstance(answer.error, DBAPIError)
+        assert stored.keys() == {"other"}
+        assert (await request(hookware, "/")).status == 200
+        assert stored.keys() == {"other", "row", "task"}
+    other.dispose()
+    if isinstance(engine, Engine):
+        engine.dispose()
+    else:
+        await engine.dispose()
