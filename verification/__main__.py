@@ -10,12 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 from verification import ledger
+from verification.chaos import outage
 from verification.crash import campaign as crash
 from verification.simulation import campaign as simulation
 
 COMMANDS: dict[str, ModuleType] = {
     "simulation": simulation,
     "crash": crash,
+    "outage": outage,
     "ledger": ledger,
 }
 
