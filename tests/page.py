@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.running import eventually, serve
 
 _BLOCK = re.compile(
-    r'^(?P<skip><!-- not run: .+ -->\n+)?```python(?: title="(?P<title>[^"]+)")?[^\n]*\n(?P<code>.*?)^```$'
+    r'^(?P<skip><!-- not run: [^\n]+ -->\n+)?```python(?: title="(?P<title>[^"]+)")?[^\n]*\n(?P<code>.*?)^```$'
     r"|^<!-- run\n(?P<hidden>.*?)^-->$",
     re.MULTILINE | re.DOTALL,
 )

@@ -173,7 +173,7 @@ async def test_nothing_is_drained_before_the_reaper_has_looked(stage: Stage, mon
 
     monkeypatch.setattr(hookware._outbox.store, "owners", late_owners)
     async with serving(hookware):
-        processing = hookware._processing
+        processing = hookware.processing
         assert processing is not None
         await asked.wait()
         with anyio.fail_after(10):

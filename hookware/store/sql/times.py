@@ -78,6 +78,12 @@ class DatabaseTime(TypeDecorator[int]):
 
     impl = BigInteger
     cache_ok = True
+    # Alembic writes down a type of SQLAlchemy's modules as `sa.` and what repr says. The column is a plain BIGINT, and
+    # a migration must not depend on a class of this version of hookware.
+    __module__ = "sqlalchemy.types"
+
+    def __repr__(self) -> str:
+        return "BigInteger()"
 
     def bind_expression(self, bindparam: BindParameter[int]) -> ColumnElement[int]:
         """Let the database resolve a relative time."""
