@@ -70,7 +70,8 @@ class Hookware:
         base_url: the scheme and host that tasks come with, such as "https://example.com": what `request.url_for` makes
             of them in a task, and what HTTPSRedirectMiddleware and TrustedHostMiddleware want to see.
         create_tables: make hookware's tables at start-up where they are missing.
-        dispatch: run tasks in this process; False only stores them.
+        dispatch: run tasks in this process; False only stores them. The environment variable HOOKWARE_DISPATCH, "on"
+            or "off", wins over it.
         listen: on PostgreSQL, hear at once of tasks that other processes add. If `engine` goes through a pooler in
             transaction mode, such as pgbouncer: a URL around it; or False, to find such tasks by `poll_seconds` alone.
         queues: settings of queues; those not named have the defaults.

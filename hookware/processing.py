@@ -66,17 +66,6 @@ class Processing:
         if outbox.notices is not None and outbox.listens:
             self._listener = Listener(outbox.notices, wake, env=env, config=config, events=events, health=health)
 
-    def cut_short(self) -> None:
-        """Let running tasks end no longer: at the stop, under way or to come, they are cancelled and given back."""
-        self._dispatcher.cut_short()
-
-    async def is_drained(self) -> bool:
-        """Say whether no task is due and none runs here, those of dead processes on this host included.
-
-        Tasks that other processes run do not count, nor do those that wait for their time, or for a retry's.
-        """
-        return self._reaper.has_reaped and await self._dispatcher.is_drained()
-
     async def start(self, loops: TaskGroup) -> None:
         """Start the loops, and wake them from now on whenever tasks are committed in this process."""
         self._outbox.on_committed = self._committed
@@ -101,6 +90,17 @@ class Processing:
         finally:
             self._outbox.runner.relax()
             self._notifier.notify()  # of what was given back
+
+    def cut_short(self) -> None:
+        """Let running tasks end no longer: at the stop, under way or to come, they are cancelled and given back."""
+        self._dispatcher.cut_short()
+
+    async def is_drained(self) -> bool:
+        """Say whether no task is due and none runs here, those of dead processes on this host included.
+
+        Tasks that other processes run do not count, nor do those that wait for their time, or for a retry's.
+        """
+        return self._reaper.has_reaped and await self._dispatcher.is_drained()
 
     async def close(self) -> None:
         """Tell others of what was given back, or committed since."""

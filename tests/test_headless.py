@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hookware import TaskHandler
 from hookware.headless import Headless
 from hookware.signals import Signals
+from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP
 from tests.stage import Stage
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -99,6 +100,14 @@ async def test_every_kind_of_app_runs_what_is_due_and_ends(
     assert ran == ["one", "two"]
     assert stage.task_count() == 0
     assert caplog.messages[-1] == "hookware: ended, 2 attempts (2 completed)"
+
+
+@EVERY_ASYNC_DRIVER
+async def test_with_an_async_engine_as_well(async_stage: Stage) -> None:
+    handler, ran = note(async_stage)
+    await store(async_stage, handler, "one", "two")
+    assert await drain(added(async_stage, Starlette())) == (None, 0)
+    assert ran == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +197,7 @@ async def test_who_waits_for_the_end_is_told_that_it_came_too_early(
     assert await ended_by(stage, number, drain=True) == (status, ["by itself"])
 
 
+@EVERY_DATABASE_ON_A_LOOP
 @pytest.mark.parametrize(("number", "status"), [(TERM, 143), (INT, 130)])
 @pytest.mark.parametrize("drain", [True, False])
 async def test_the_second_signal_cuts_short_and_gives_back(
