@@ -12,7 +12,7 @@ import pytest
 from tests.cli.commands import APP, STARTED, Site
 from tests.running import ROOT, eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 PENDING = 0
 

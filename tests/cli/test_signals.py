@@ -7,7 +7,7 @@ import pytest
 from tests.cli.commands import APP, STARTED, Command, Site
 from tests.running import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 PENDING = 0
 GIVEN_BACK = [(PENDING, None, 0)]
