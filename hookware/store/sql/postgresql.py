@@ -79,6 +79,13 @@ def _impatient(engine: Engine) -> "_CreatorFnType | _CreatorWRecFnType":
     return connect
 
 
+def break_off(connection: object) -> None:
+    """End a driver's connection from another thread: whoever waits for its answer gets an error."""
+    # Closed meanwhile, or the other side was faster.
+    with suppress(Exception), socket.socket(fileno=os.dup(_descriptor(connection) or -1)) as peer:
+        peer.shutdown(socket.SHUT_RDWR)
+
+
 def _limit_silence(connection: "DBAPIConnection", _record: "ConnectionPoolEntry") -> None:
     descriptor = _descriptor(getattr(connection, "driver_connection", connection))
     if descriptor is None:

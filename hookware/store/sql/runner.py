@@ -1,15 +1,18 @@
 """Where statements run: each call is one transaction of its own, off the event loop, with an end in time."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 
 from hookware.env import Env
 from hookware.errors import TransientError
 from hookware.store.sql.conflict import is_conflict
+from hookware.store.sql.postgresql import break_off
 from hookware.store.sql.sqlite import WriteLock, begin_immediate
 
 T = TypeVar("T")
@@ -69,6 +72,7 @@ class ThreadRunner:
         self._limit = TimeLimit(env)
         self._write_lock = write_lock
         self._closing_count = 0  # odd while the pool is being closed
+        self._silence = Silence(engine, env)
         # Its own limiters: whatever else the app does in threads never delays a claim. SQLite has one writer, and
         # waiting in line here is fairer than its busy timeout.
         self._writing = CapacityLimiter(1 if engine.dialect.name == "sqlite" else 4)
@@ -77,6 +81,7 @@ class ThreadRunner:
     async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
         """Run `fn` in a worker thread."""
         limiter = self._writing if write else self._reading
+        self._silence.end()
 
         async def once() -> T:
             return await to_thread.run_sync(self._run, fn, write, limiter=limiter, abandon_on_cancel=True)
@@ -124,7 +129,7 @@ class ThreadRunner:
         if lock is not None:
             lock.acquire()
         try:
-            with self._engine.connect() as connection:
+            with self._silence.limited(), self._engine.connect() as connection:
                 try:
                     return transact(connection, fn, write)
                 finally:
@@ -141,6 +146,42 @@ def transact(connection: Connection, fn: Callable[[Connection], T], write: bool)
         if write and connection.dialect.name == "sqlite":
             begin_immediate(connection)
         return fn(connection)
+
+
+class Silence:
+    """Ends calls that a peer has left without an answer for good: a thread that waits in a driver cannot be cancelled.
+
+    The kernel ends those whose packets are lost. But a proxy that lost its server, or a server that hangs, takes what
+    is sent and says nothing: the heartbeat would wait for ever, and with it every lease.
+    """
+
+    def __init__(self, engine: Engine, env: Env) -> None:
+        self._env = env
+        self._connections: WeakSet[object] = WeakSet()
+        self._began: dict[object, float] = {}
+        if engine.dialect.name != "sqlite":
+            event.listen(engine, "connect", lambda connection, _record: self._connections.add(connection))
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Let what is done here be ended once it is overdue."""
+        call = object()
+        self._began[call] = self._env.monotonic()
+        try:
+            yield
+        finally:
+            self._began.pop(call, None)
+
+    def end(self) -> None:
+        """Break off every connection if a call is overdue: the others will soon be as silent. All can begin anew."""
+        latest = self._env.monotonic() - LIMIT_SECONDS
+        overdue = [call for call, began in list(self._began.items()) if began < latest]
+        for call in overdue:
+            self._began.pop(call, None)
+        if overdue:
+            connections, self._connections = self._connections, WeakSet()
+            for connection in list(connections):
+                break_off(connection)
 
 
 class TimeLimit:
