@@ -60,7 +60,8 @@ class Attempt:
             if not isinstance(outcome, Conflicted) or left_us <= 0:
                 break
             await env.sleep(_CONFLICT_SECONDS * env.random())
-            self.delivery = Delivery(replace(self.task, deadline_us=left_us), collided=self.delivery.collided)
+            again = replace(self.task, deadline_us=left_us)
+            self.delivery = Delivery(again, collided=self.delivery.collided, is_again=True)
             outcome = await self._deliver_once(deliver)
         return outcome
 

@@ -47,15 +47,27 @@ class Delivery:
         conflict: the handler's transaction met a concurrent one, and this is what the database said.
         collided: it wrote a value that must be unique and was there already, in this try or an earlier one of the
             attempt: once is taken for a concurrent transaction, twice for the handler's fault.
+        is_again: an earlier try of the attempt met a concurrent transaction.
         failure: why the attempt failed although a response may have left.
         refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
     """
 
-    __slots__ = ("collided", "completed", "completing", "conflict", "failure", "lease_lost", "refused", "task")
+    __slots__ = (
+        "collided",
+        "completed",
+        "completing",
+        "conflict",
+        "failure",
+        "is_again",
+        "lease_lost",
+        "refused",
+        "task",
+    )
 
-    def __init__(self, task: LeasedTask, *, collided: bool = False) -> None:
+    def __init__(self, task: LeasedTask, *, collided: bool = False, is_again: bool = False) -> None:
         self.task = task
         self.collided = collided
+        self.is_again = is_again
         self.completed = False
         self.completing = False
         self.lease_lost = False
@@ -177,8 +189,10 @@ class _Call:
 
     async def _receive(self) -> Message:
         if self._body_taken:
-            # A disconnect here would cut streaming responses short with status 200.
-            await anyio.sleep_forever()
+            # Any earlier, a disconnect would cut streaming responses short with status 200; and some frameworks wait
+            # for it before they return.
+            await self._answer.finished.wait()
+            return {"type": "http.disconnect"}
         self._body_taken = True
         return {"type": "http.request", "body": self._task.body, "more_body": False}
 

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter, to_thread
+
 from hookware.config import Config
 from hookware.core.task import Lease
 from hookware.env import Env, Ticker
@@ -31,6 +33,7 @@ class _Held:
     renewed_at: float
     on_lost: Callable[[], None]
     is_ending: Callable[[], bool]
+    rests: bool = False
 
 
 class Heartbeat:
@@ -80,6 +83,28 @@ class Heartbeat:
         with self._lock:
             self._held[lease] = held
 
+    async def rest(self, lease: Lease) -> None:
+        """Renew a lease once for all the time that its attempt may take, and leave the task's row alone after that.
+
+        For a handler whose transaction sees the database as it was at its begin: it cannot remove a row that has been
+        renewed since. The price: if this process dies, others wait until the attempt's deadline.
+        """
+        with self._lock:
+            held = self._held.get(lease)
+        if held is None or held.rests:
+            return
+        seconds = held.renew_until - self._env.monotonic() + self._lease_seconds
+        held.rests = True  # at once: no beat may come after it
+        try:
+            one = CapacityLimiter(1)  # others' threads must not hold it up
+            kept = await to_thread.run_sync(self._store.renew, [lease], int(seconds * 1e6), limiter=one)
+        except Exception as error:  # noqa: BLE001 - a store may raise anything; beats go on then
+            _logger.warning("the lease of task %d could not be made longer: %r", lease.task_id, error)
+            kept = frozenset()
+        held.rests = lease.task_id in kept
+        if held.rests:
+            held.renewed_at = held.renew_until
+
     def drop(self, lease: Lease) -> None:
         """Leave `lease` alone from now on."""
         with self._lock:
@@ -94,7 +119,7 @@ class Heartbeat:
         """Renew all leases in one statement, and give up those that are lost."""
         began = self._env.monotonic()
         with self._lock:
-            due = [held for held in self._held.values() if began < held.renew_until]
+            due = [held for held in self._held.values() if began < held.renew_until and not held.rests]
         try:
             renewed = self._renew([held.lease for held in due])
         except TransientError as error:
@@ -124,7 +149,7 @@ class Heartbeat:
         for held in due:
             # The fence of the transaction that stores the result decides: here it need not be known who was first.
             if held.lease.task_id in renewed or held.is_ending():
-                held.renewed_at = began
+                held.renewed_at, held.rests = began, False
             else:
                 taken.append(held)
         self._lose(taken, "other attempts have them")

@@ -5,7 +5,8 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from hookware.delivery import Target, deliver
+from hookware.core.lifecycle import Outcome
+from hookware.delivery import Delivery, Target, deliver
 from hookware.dispatcher import Dispatcher
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
@@ -45,11 +46,12 @@ class Processing:
         env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
-        self._outbox = outbox
+        self._outbox, self._heartbeat = outbox, heartbeat
+        self._deliver_into = partial(deliver, target, env=env, config=config)
         self._notifier = Notifier(outbox.notices, env, health)
         self._dispatcher = Dispatcher(
             store=store,
-            deliver=partial(deliver, target, env=env, config=config),
+            deliver=self._deliver,
             heartbeat=heartbeat,
             env=env,
             config=config,
@@ -105,6 +107,13 @@ class Processing:
     async def close(self) -> None:
         """Tell others of what was given back, or committed since."""
         await _close(self._outbox, self._notifier)
+
+    async def _deliver(self, delivery: Delivery) -> Outcome:
+        # What met a concurrent transaction may have met a renewal of its own lease.
+        in_sqlite = self._outbox.write_lock is not None
+        if self._outbox.keeps_snapshots or (delivery.is_again and not in_sqlite):
+            await self._heartbeat.rest(delivery.task.lease)
+        return await self._deliver_into(delivery)
 
     def _committed(self) -> None:
         self._notifier.owe()

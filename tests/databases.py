@@ -29,8 +29,12 @@ EVERY_DATABASE_ON_A_LOOP = pytest.mark.parametrize(
 )
 """For one that needs an event loop: what differs between two loops does not depend on the database as well."""
 
-POSTGRESQL = pytest.mark.parametrize("database", [_POSTGRESQL], indirect=True)
-"""For what only PostgreSQL does."""
+POSTGRESQL_ON_A_LOOP = pytest.mark.parametrize(
+    ("anyio_backend", "database"),
+    [pytest.param("asyncio", "postgresql", marks=pytest.mark.postgres)],
+    indirect=["database"],
+)
+"""For what only PostgreSQL does, where the driver does not matter."""
 
 EVERY_ASYNC_DRIVER = pytest.mark.parametrize(
     ("anyio_backend", "database"),

@@ -30,16 +30,16 @@ class Tally(SQLModel, table=True):
 
 
 class Stage:
-    """Everything that one test of a running Hookware needs.
+    """Everything that one test of a running Hookware needs; `engine_options` are for the user's engines.
 
     `hookware` and `recorder` are those of the latest Hookware that was made here.
     """
 
-    def __init__(self, database: Database, *, is_async: bool = False) -> None:
+    def __init__(self, database: Database, *, is_async: bool = False, **engine_options: Any) -> None:
         self.database = database
-        self.sync_engine = database.engine()
+        self.sync_engine = database.engine(**engine_options)
         SQLModel.metadata.create_all(self.sync_engine, tables=[SQLModel.metadata.tables["tally"]])
-        self.async_engine = database.async_engine() if is_async else None
+        self.async_engine = database.async_engine(**engine_options) if is_async else None
         self.router = TaskRouter()
         self.hookware: Hookware
         self.recorder: Recorder

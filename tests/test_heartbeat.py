@@ -207,3 +207,64 @@ def test_the_beats_come_from_a_thread_of_their_own() -> None:
     count = len(threads)
     assert not Event().wait(0.05)
     assert len(threads) == count
+
+
+# Rest.
+
+
+async def test_a_lease_that_rests_lasts_for_its_attempt_and_its_row_is_left_alone(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease, deadline=600)
+    await world.heartbeat.rest(lease)
+    await world.heartbeat.rest(lease)
+    world.pass_time(600)
+    assert world.renewal_count == 1
+    assert await world.expired() == set()
+    assert world.lost == []
+    world.pass_time(60)  # past the deadline, as any other
+    assert world.lost == [lease]
+    assert await world.expired() == {lease}
+
+
+async def test_a_lease_that_rests_is_given_up_before_others_may_take_it(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease, deadline=600)
+    await world.heartbeat.rest(lease)
+    while not world.lost:
+        assert await world.expired() == set()
+        world.pass_time(7.5)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_lease_that_cannot_rest_is_renewed_as_before(world: World, taken: bool) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease, deadline=600)
+    if taken:
+        await world.store.settle([Settlement(lease, TAKEN_BACK)])
+    else:
+        world.error = AWAY
+    await world.heartbeat.rest(lease)
+    world.error = None
+    world.pass_time(60)
+    assert world.renewal_count == (2 if taken else 9)
+    assert world.lost == ([lease] if taken else [])
+
+
+async def test_a_beat_that_comes_after_all_ends_the_rest(world: World) -> None:
+    (lease,) = await world.claim()
+    world.hold(lease, deadline=600)
+
+    def rest_meanwhile() -> None:
+        world.during_renewal = lambda: None
+        world.heartbeat._held[lease].rests = True
+
+    world.during_renewal = rest_meanwhile
+    world.pass_time(60)
+    assert world.renewal_count == 8
+    assert await world.expired() == set()
+
+
+async def test_only_what_is_held_rests(world: World) -> None:
+    (lease,) = await world.claim()
+    await world.heartbeat.rest(lease)
+    assert world.renewal_count == 0

@@ -30,7 +30,7 @@ from hookware.store.sql.engines import engine_of
 from hookware.store.sql.notify import notices_of
 from hookware.store.sql.own_runner import own_runner
 from hookware.store.sql.runner import Runner
-from hookware.store.sql.selftest import check_atomicity
+from hookware.store.sql.selftest import check_atomicity, keeps_snapshots
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import TaskRow
 from hookware.store.sql.times import Clock, postgresql_clock, postgresql_time
@@ -51,6 +51,7 @@ class Outbox:
         on_committed: called after each commit of tasks in this process, to have them run; None: no lifespan runs.
         notices: how other processes are told of tasks; None on SQLite, where they ask.
         listens: whether this process is to hear of the tasks of others.
+        keeps_snapshots: whether the transactions of the user's engine see the database as it was at their begin.
         seen: whether a lifespan has passed through.
         running: whether it still runs; None before it began.
     """
@@ -87,6 +88,7 @@ class Outbox:
         self.rollback_limiter = anyio.CapacityLimiter(40)
         # Handlers that overran their deadline hold a thread until they return: others must not wait for it.
         self.handler_limiter = anyio.CapacityLimiter(config.concurrency + 40)
+        self.keeps_snapshots = False
         self.seen = False
         self.running: bool | None = None
         self._said: set[str] = set()
@@ -185,8 +187,10 @@ class Outbox:
                 )
             async with self.engine.connect() as connection:  # type: ignore[union-attr]  # is_async says which
                 await connection.run_sync(check_atomicity)
+                self.keeps_snapshots = await connection.run_sync(keeps_snapshots)
         else:
             await anyio.to_thread.run_sync(check_atomicity, self.sync_engine)
+            self.keeps_snapshots = await anyio.to_thread.run_sync(keeps_snapshots, self.sync_engine)
 
     async def add(self, tasks: Sequence[NewTask]) -> None:
         """Add tasks in a transaction of their own; durable on return."""
