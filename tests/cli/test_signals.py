@@ -106,3 +106,14 @@ def test_a_signal_while_the_app_is_imported_ends_it(site: Site) -> None:
     command.send(SIGINT)
     assert ended_quietly(command) == 0
     assert STARTED not in command.log
+
+
+def test_an_app_that_ignores_signals_at_its_import_is_ended_all_the_same(site: Site) -> None:
+    (site.folder / "stubborn_main.py").write_text(
+        "import signal\nfrom hookware import Hookware\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\napp = Hookware(engine='sqlite:///app.db')"
+    )
+    command = site.start("dispatch", "stubborn_main:app", cwd=site.folder)
+    command.says("hookware: 0 task handlers")
+    command.send(SIGTERM)
+    assert ended_quietly(command) == 0
