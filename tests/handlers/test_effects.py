@@ -20,7 +20,7 @@ from hookware import (
 )
 from hookware.core.lifecycle import Complete, Retry
 from hookware.errors import ConfigurationError, SessionError
-from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP, Database
+from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP, POSTGRESQL_ON_A_LOOP, Database
 from tests.serving import StartupFailedError, serving
 from tests.stage import AT_ONCE, Stage, Tally
 
@@ -235,6 +235,33 @@ async def test_a_conflict_is_tried_again_at_once_without_counting_an_attempt(sta
         await stage.settled()
     assert attempts == [1, 1, 1]
     assert stage.tally() == {"x": 1}
+
+
+@POSTGRESQL_ON_A_LOOP
+async def test_async_handlers_with_a_synchronous_session_do_not_wait_for_each_other_for_ever(stage: Stage) -> None:
+    """A statement that waits for a row's lock stops the event loop, which whoever has the lock needs for his commit."""
+    runs: list[int] = []
+    locked, waits = anyio.Event(), anyio.Event()
+    stage.execute("INSERT INTO tally VALUES ('x', 0)")
+
+    @stage.task_handler("/worker")
+    async def worker(session: Session) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            count(session, "x")
+            locked.set()
+            await waits.wait()
+        else:
+            await locked.wait()
+            waits.set()
+            count(session, "x")
+
+    async with stage.running():
+        await worker.add_async()
+        await worker.add_async()
+        settled = await stage.settled(2)
+    assert [event.task.attempt_count for event in settled] == [1, 1]
+    assert stage.tally() == {"x": 2}
 
 
 @EVERY_DATABASE_ON_A_LOOP

@@ -11,8 +11,9 @@ import sqlmodel
 from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
+from hookware.env import in_event_loop
 from hookware.errors import SessionError
-from hookware.store.sql import sqlite
+from hookware.store.sql import postgresql, sqlite
 from hookware.store.sql.sqlite import WriteLock
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class OwnSession(sqlmodel.Session):
         self._takes_turn = takes_turn
         self._on_begin = on_begin
         self._has_turn = False
+        self._is_limited = False
         self._own_connection: Connection | None = None
         self._own_transaction: RootTransaction | None = None
         self._finished = False
@@ -88,7 +90,12 @@ class OwnSession(sqlmodel.Session):
 
     def get_bind(self, *_args: Any, **_options: Any) -> Connection:
         """Give the one connection for every mapper."""
-        return self.open()
+        connection = self.open()
+        if not self._is_limited and in_event_loop():
+            self._is_limited = True
+            if connection.dialect.name == "postgresql" and not connection.dialect.is_async:
+                postgresql.limit_lock_waits(connection)
+        return connection
 
     def commit_all(
         self,

@@ -23,6 +23,9 @@ SILENCE_SECONDS: Final = 15
 CONNECT_SECONDS: Final = 5
 """How long opening a connection may take, where the user's own engine sets no limit."""
 
+LOOP_LOCK_MS: Final = 250
+"""How long a statement that blocks an event loop may wait for a lock."""
+
 _CONNECT_LIMITS: Final = {
     "psycopg": {"connect_timeout": CONNECT_SECONDS},
     "psycopg_async": {"connect_timeout": CONNECT_SECONDS},
@@ -53,6 +56,14 @@ def own_pool(engine: Engine, *, pooled: bool = True) -> Pool:
 def configure(engine: Engine) -> None:
     """Let an engine of hookware's own notice when the other side is gone."""
     event.listen(engine, "connect", _limit_silence)
+
+
+def limit_lock_waits(connection: Connection) -> None:
+    """Let the transaction's statements wait for locks only as long as an event loop may stand still.
+
+    Whoever holds the lock may need that loop for his commit: then the wait has no end.
+    """
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOOP_LOCK_MS}ms'"))
 
 
 def lock_tables(connection: Connection) -> None:
