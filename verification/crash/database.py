@@ -111,6 +111,13 @@ class PostgresDatabase:
         busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = ? AND state <> 'idle'"
         return self.rows(busy, application_name(pid)) != [(0,)]
 
+    def throw_out(self, most: int = 1000) -> int:
+        """Terminate sessions of the app's processes, chosen by chance; give how many there were."""
+        victims = "SELECT pid FROM pg_stat_activity WHERE starts_with(application_name, ?) ORDER BY random() LIMIT ?"
+        return len(
+            self.rows(f"SELECT pg_terminate_backend(pid) FROM ({victims}) AS victim", application_name(""), most)
+        )
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -122,7 +129,7 @@ class PostgresDatabase:
         return self._connection
 
 
-def application_name(pid: int) -> str:
+def application_name(pid: int | str) -> str:
     """Give the name by which a process is known to PostgreSQL."""
     return f"site-{pid}"
 
