@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import aiosqlite
 import anyio
 import pytest
 from anyio import to_thread
@@ -266,6 +267,31 @@ async def test_the_async_runner_does_does_the_same(path: Path, other: sqlite3.Co
     assert await runner.run(write) == "done"
     assert await to_thread.run_sync(runner.run_blocking, write) == "done"
     assert await runner.run(count, write=False) == 2
+    await runner.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_call_ends_in_time_although_its_rollback_hangs(path: Path, other: sqlite3.Connection) -> None:
+    may_roll_back, hangs = anyio.Event(), anyio.Event()
+    may_roll_back.set()
+
+    class Hanging(aiosqlite.Connection):
+        async def rollback(self) -> None:
+            hangs.set()
+            await may_roll_back.wait()
+            await super().rollback()
+
+    async def connect(*_args: object, **_options: object) -> aiosqlite.Connection:
+        return await Hanging(lambda: sqlite3.connect(path, check_same_thread=False), 64)
+
+    runner = AsyncRunner(create_async_engine(f"sqlite+aiosqlite:///{path}", async_creator=connect), Env())
+    assert await runner.run(count) == 0
+    may_roll_back, hangs = anyio.Event(), anyio.Event()
+    runner.hurry(0.2)
+    with anyio.fail_after(10), pytest.raises(TransientError, match="did not answer within"):
+        await runner.run(count)
+    assert hangs.is_set()
+    may_roll_back.set()
     await runner.close()
 
 

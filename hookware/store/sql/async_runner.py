@@ -1,7 +1,8 @@
 """Statements on an AsyncEngine, for databases of which only an asyncio driver is installed."""
 
-from collections.abc import Callable
-from typing import TypeVar
+import asyncio  # noqa: TID251 - an AsyncEngine needs it, and anyio's scopes cancel again and again
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import anyio
 from anyio import CapacityLimiter
@@ -25,13 +26,14 @@ class AsyncRunner:
         self._limit = TimeLimit(env)
         self._writing = CapacityLimiter(1 if engine.dialect.name == "sqlite" else 4)
         self._reading = CapacityLimiter(2)
+        self._left_alone: set[asyncio.Task[Any]] = set()
 
     async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
         """Run `fn` on the event loop, its statements in the driver."""
 
         async def once() -> T:
             async with self._writing if write else self._reading:
-                return await _run(self._engine, fn, write)
+                return await self._cancelled_once(_run(self._engine, fn, write))
 
         return await self._limit.bound(once)
 
@@ -60,6 +62,8 @@ class AsyncRunner:
     async def close(self) -> None:
         """Close the connections."""
         with anyio.move_on_after(LIMIT_SECONDS, shield=True):
+            if self._left_alone:
+                await asyncio.wait(self._left_alone)
             await self._engine.dispose()
 
     def start_over(self) -> None:
@@ -69,6 +73,27 @@ class AsyncRunner:
     def dispose(self) -> None:
         """Let go of the connections where no event loop is left to close them in."""
         self._engine.sync_engine.dispose(close=False)
+
+    async def _cancelled_once(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await in a task of its own, which hears of a cancellation once, and is left alone then.
+
+        SQLAlchemy lets nothing interrupt the close of a connection. Cancelled there again and again, as a scope does,
+        it would turn the event loop in circles for as long as a rollback hangs.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            self._left_alone.add(task)
+            task.add_done_callback(self._forget)
+            task.cancel()
+            raise
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._left_alone.discard(task)
+        if not task.cancelled():
+            task.exception()  # what is asked for is not complained of
 
     async def _run_apart(self, fn: Callable[[Connection], T], write: bool) -> T:
         # A connection of an asyncio driver belongs to the loop that opened it: none is kept.
