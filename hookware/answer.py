@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 
+import anyio
 from anyio.lowlevel import checkpoint
 from starlette.types import Message
 
@@ -32,22 +33,23 @@ class Answer:
     Attributes:
         status: the HTTP status, 0 while there is none.
         byte_count: how long the body was; of a failure its beginning is kept, for the error text.
+        finished: set when its last byte has come.
     """
 
     def __init__(self, env: Env) -> None:
         self._env = env
-        self._finished = False
         self._violation: str | None = None
         self._no_retry = False
         self._retry_after = b""
         self._text = b""
         self.status = 0
         self.byte_count = 0
+        self.finished = anyio.Event()
 
     @property
     def succeeded(self) -> bool:
         """Whether this is a 2xx, down to its last byte, by the rules of ASGI."""
-        return is_success(self.status) and self._finished and self._violation is None
+        return is_success(self.status) and self.finished.is_set() and self._violation is None
 
     @property
     def no_retry(self) -> bool:
@@ -74,7 +76,7 @@ class Answer:
             return f"the app broke the ASGI protocol: {self._violation}"
         if self.status == 0:
             return "the app returned without a response"
-        if not self._finished:
+        if not self.finished.is_set():
             return f"the response ended without its last body message (status {self.status}, {self.byte_count} bytes)"
         if 300 <= self.status < 400:
             return (
@@ -97,21 +99,23 @@ class Answer:
             self._violation = self._violation or describe(error)
             await checkpoint()
             raise RuntimeError(f"the app broke the ASGI protocol: {self._violation}") from error
-        if not self._finished:
+        if not self.finished.is_set():
             await checkpoint()  # an endless response must meet its deadline, and leave the loop to others
 
     def _take(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start" and self.status == 0:
             self._start(message["status"], message.get("headers", ()))
-        elif kind == "http.response.body" and self.status != 0 and not self._finished:
+        elif kind == "http.response.body" and self.status != 0 and not self.finished.is_set():
             body = message.get("body", b"")
             self.byte_count += len(body)
             if not is_success(self.status):
                 self._text += body[: _MOST_TEXT_BYTES - len(self._text)]
-            self._finished = not message.get("more_body", False)
+            if not message.get("more_body", False):
+                self.finished.set()
         else:
-            raise ValueError(f"{kind!r} is not expected here ({self.progress}{', finished' if self._finished else ''})")
+            end = ", finished" if self.finished.is_set() else ""
+            raise ValueError(f"{kind!r} is not expected here ({self.progress}{end})")
 
     def _start(self, status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
         if not isinstance(status, int) or not 100 <= status <= 999:

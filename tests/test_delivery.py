@@ -134,7 +134,7 @@ async def test_a_streaming_response_completes_on_starlette() -> None:
     assert sent == list(range(20))
 
 
-async def test_receive_blocks_after_the_body_and_never_says_disconnect() -> None:
+async def test_receive_blocks_after_the_body() -> None:
     received: list[Message] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,6 +143,27 @@ async def test_receive_blocks_after_the_body_and_never_says_disconnect() -> None
 
     assert isinstance(await attempt(app, SHORT), Failed)
     assert received == [{"type": "http.request", "body": b"", "more_body": False}]
+
+
+async def test_receive_says_disconnect_when_the_response_is_complete_and_not_before() -> None:
+    happened: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def listen() -> None:  # as Quart does: it returns when the client has gone
+            while (message := await receive())["type"] != "http.disconnect":
+                happened.append(message["type"])
+            happened.append("http.disconnect")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            for message in (START, MORE, MORE, END):
+                await anyio.wait_all_tasks_blocked()
+                happened.append(message["type"])
+                await send(message)
+
+    assert await attempt(app) == Succeeded(200)
+    bodies = ["http.response.body"] * 3
+    assert happened == ["http.request", "http.response.start", *bodies, "http.disconnect"]
 
 
 # What the status says.
