@@ -162,6 +162,7 @@ def _rows(tasks: Sequence[NewTask], outbox: Outbox) -> list[TaskRow]:
 
 
 def _insert_on(connection: Connection, tasks: Sequence[NewTask], outbox: Outbox) -> None:
+    outbox.check_schema(connection)
     stamp_us = outbox.stamp_us()
     connection.execute(insert(task_table), [to_row(task, stamp_us) for task in tasks])
     connection.info[_ADDED] = connection.info.get(_ADDED, 0) + len(tasks)
@@ -349,6 +350,13 @@ def _left_behind(ledger: _Ledger) -> None:
 
 def _labels(rows: Sequence[TaskRow]) -> list[str]:
     return [f"{row.method} {row.url}" for row in rows]
+
+
+@event.listens_for(TaskRow, "before_insert")
+def _row_inserted(_mapper: object, connection: Connection, _row: TaskRow) -> None:
+    outbox = outbox_of(connection.engine)
+    if outbox is not None:
+        outbox.check_schema(connection)
 
 
 @event.listens_for(TaskRow, "after_delete")

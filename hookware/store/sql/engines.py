@@ -85,12 +85,13 @@ def _default_driver(url: URL) -> str:
 def has_synchronous(user_engine: "Engine | AsyncEngine") -> bool:
     """Say whether `own_engine` can reach the user's database just as the user's engine does.
 
-    Of an AsyncEngine, where its driver has a synchronous twin and its URL says all: connect_args are the driver's own.
+    Of an AsyncEngine, where its driver has a synchronous twin and its URL says all: connect_args are the driver's own,
+    and so may be what listeners do with its connections.
     """
     engine = user_engine if isinstance(user_engine, Engine) else user_engine.sync_engine
     if not engine.dialect.is_async or engine.dialect.name == "sqlite":
         return True
-    return _twin(engine) is not None and _is_made_of_url(engine)
+    return _twin(engine) is not None and _is_made_of_url(engine) and not _has_listeners(engine)
 
 
 def own_engine(user_engine: "Engine | AsyncEngine", *, pooled: bool = True) -> Engine:
@@ -103,7 +104,9 @@ def own_engine(user_engine: "Engine | AsyncEngine", *, pooled: bool = True) -> E
         twin = _twin(engine)
         if twin is None:
             raise ConfigurationError(f"the driver {engine.url.drivername!r} has no synchronous twin")
-        engine = create_engine(engine.url.set(drivername=twin), execution_options=engine.get_execution_options())
+        poolless = {"poolclass": NullPool} if isinstance(engine.pool, NullPool) else {}
+        url, options = engine.url.set(drivername=twin), engine.get_execution_options()
+        engine = create_engine(url, execution_options=options, **poolless)
     pool = own_pool(engine, pooled=pooled)
     return configured(create_engine(engine.url, pool=pool, execution_options=copied_options(engine)))
 
@@ -130,6 +133,15 @@ def _is_made_of_url(engine: Engine) -> bool:
     creator = cast("Callable[..., object]", engine.pool._creator)
     given = getclosurevars(creator).nonlocals.get("cparams")  # SQLAlchemy keeps them nowhere else
     return given is not None and dict(given) == engine.dialect.create_connect_args(engine.url)[1]
+
+
+def _has_listeners(engine: Engine) -> bool:
+    """Say whether somebody listens to how connections are opened or taken, beside SQLAlchemy itself."""
+    plain = create_engine(engine.url.set(drivername=_twin(engine)))
+    theirs, ordinary = engine.pool.dispatch, plain.pool.dispatch
+    names = ("first_connect", "connect", "checkout")
+    more = any(len(list(getattr(theirs, name))) > len(list(getattr(ordinary, name))) for name in names)
+    return more or bool(list(engine.dialect.dispatch.do_connect))
 
 
 def copied_options(engine: Engine) -> dict[str, object]:

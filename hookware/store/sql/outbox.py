@@ -17,6 +17,7 @@ from hookware.env import Env, in_event_loop_or_its_thread, on_asyncio
 from hookware.errors import (
     ConfigurationError,
     InvalidTaskError,
+    SessionError,
     TaskAlreadyExistsError,
     TaskTooLargeError,
     TombstonedTaskError,
@@ -30,9 +31,9 @@ from hookware.store.sql.engines import engine_of
 from hookware.store.sql.notify import notices_of
 from hookware.store.sql.own_runner import own_runner
 from hookware.store.sql.runner import Runner
-from hookware.store.sql.selftest import check_atomicity, keeps_snapshots
+from hookware.store.sql.selftest import check_atomicity, keeps_snapshots, schema_of_tables
 from hookware.store.sql.store import SQLStore
-from hookware.store.sql.tables import TaskRow
+from hookware.store.sql.tables import TaskRow, task_table
 from hookware.store.sql.times import Clock, postgresql_clock, postgresql_time
 
 if TYPE_CHECKING:
@@ -133,6 +134,21 @@ class Outbox:
         """Say whether an engine, or a clone of it with other options, is this database's."""
         return engine.pool is self.sync_engine.pool
 
+    def check_schema(self, connection: Connection) -> None:
+        """See that a connection that is about to insert tasks does so into the tables that are dispatched from.
+
+        Raises:
+            SessionError: it has a schema_translate_map of its own that leads elsewhere.
+        """
+        here = (self.sync_engine.get_execution_options().get("schema_translate_map") or {}).get(None)
+        there = connection.schema_for_object(task_table)
+        if there != here:
+            raise SessionError(
+                f"the session's schema_translate_map leads hookware's tables to {there!r}, where nobody would look for "
+                f"the task: this Hookware works in {here or 'the default schema'!r}. Give your own tables a schema "
+                "name, and map that one instead of None"
+            )
+
     def new_task(self, draft: Draft) -> NewTask:
         """Give a draft its id and the configured defaults."""
         size = len(draft.body)
@@ -186,11 +202,21 @@ class Outbox:
                     "run the server on asyncio"
                 )
             async with self.engine.connect() as connection:  # type: ignore[union-attr]  # is_async says which
-                await connection.run_sync(check_atomicity)
-                self.keeps_snapshots = await connection.run_sync(keeps_snapshots)
+                schema = await connection.run_sync(self._examine)
         else:
-            await anyio.to_thread.run_sync(check_atomicity, self.sync_engine)
-            self.keeps_snapshots = await anyio.to_thread.run_sync(keeps_snapshots, self.sync_engine)
+            schema = await anyio.to_thread.run_sync(self._examine, self.sync_engine)
+        own_schema = await self.runner.run(schema_of_tables, write=False)
+        if schema != own_schema:
+            raise ConfigurationError(
+                f"the engine's connections find hookware's tables in {schema}, and hookware's own in {own_schema}: let "
+                "connect_args=, the URL or a connect listener that is there before Hookware(engine=...) set the "
+                "search_path, not something that comes later"
+            )
+
+    def _examine(self, bind: Engine | Connection) -> str:
+        check_atomicity(bind)
+        self.keeps_snapshots = keeps_snapshots(bind)
+        return schema_of_tables(bind)
 
     async def add(self, tasks: Sequence[NewTask]) -> None:
         """Add tasks in a transaction of their own; durable on return."""

@@ -40,7 +40,7 @@ def own_pool(engine: Engine, *, pooled: bool = True) -> Pool:
     """Give a small pool that opens connections as the user's engine does: creator, connect_args, listeners."""
     theirs, creator = engine.pool, _impatient(engine)
     if not pooled or isinstance(theirs, NullPool):
-        return NullPool(creator, dialect=engine.dialect)
+        return NullPool(creator, dialect=engine.dialect, _dispatch=theirs.dispatch)
     kind = AsyncAdaptedQueuePool if engine.dialect.is_async else QueuePool
     return kind(
         creator,

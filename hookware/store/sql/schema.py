@@ -27,7 +27,8 @@ def require_tables(connection: Connection) -> None:
     Raises:
         ConfigurationError: a table is missing.
     """
-    missing = [table.name for table in TABLES if not inspect(connection).has_table(table.name)]
+    inspector = inspect(connection)
+    missing = [each.name for each in TABLES if not inspector.has_table(each.name, connection.schema_for_object(each))]
     if missing:
         raise ConfigurationError(
             f"the database has no table {' and no table '.join(missing)}: run SQLModel.metadata.create_all(engine) or "
@@ -43,8 +44,8 @@ def check_tables(connection: Connection) -> None:
     """
     inspector = inspect(connection)
     for table in TABLES:
-        _check_columns(table, inspector.get_columns(table.name))
-    missing = [name for table in TABLES for name in _missing_indexes(table, inspector)]
+        _check_columns(table, inspector.get_columns(table.name, connection.schema_for_object(table)))
+    missing = [name for table in TABLES for name in _missing_indexes(table, inspector, connection)]
     if missing:
         _logger.warning(
             "the database has no index %s: hookware works, and becomes slow with many tasks. Make a migration "
@@ -74,6 +75,6 @@ def _must_be_filled(column: ReflectedColumn) -> bool:
     return not column["nullable"] and not given
 
 
-def _missing_indexes(table: Table, inspector: Inspector) -> list[str]:
-    there = {index["name"] for index in inspector.get_indexes(table.name)}
+def _missing_indexes(table: Table, inspector: Inspector, connection: Connection) -> list[str]:
+    there = {index["name"] for index in inspector.get_indexes(table.name, connection.schema_for_object(table))}
     return sorted(str(index.name) for index in table.indexes if index.name not in there)

@@ -15,6 +15,10 @@ QUEUE_NAME = "hookware-self-test"
 
 _PLAIN_ID, _SAVEPOINT_ID = -1, -2
 _columns = task_table.c
+_WHERE = text(
+    "SELECT current_database() || '.' || relnamespace::regnamespace::text FROM pg_class "
+    "WHERE oid = to_regclass(CAST(:name AS text))"
+)
 
 
 def check_atomicity(bind: Engine | Connection) -> None:
@@ -48,6 +52,18 @@ def keeps_snapshots(bind: Engine | Connection) -> bool:
         level: str = connection.execute(text("SHOW transaction_isolation")).scalar_one()
         connection.rollback()
     return level in {"repeatable read", "serializable"}
+
+
+def schema_of_tables(bind: Engine | Connection) -> str:
+    """Say in which database and schema a connection finds hookware's tables; "" on SQLite, where a file says all."""
+    with _connection(bind) as connection:
+        if connection.dialect.name == "sqlite":
+            return ""
+        name = connection.dialect.identifier_preparer.quote(task_table.name)
+        if schema := connection.schema_for_object(task_table):
+            name = f"{connection.dialect.identifier_preparer.quote_schema(schema)}.{name}"
+        found: str = connection.execute(_WHERE, {"name": name}).scalar_one()
+    return found
 
 
 def _leak(bind: Engine | Connection) -> str | None:
