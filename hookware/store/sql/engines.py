@@ -51,6 +51,8 @@ def _made_of(given: str | URL) -> "Engine | AsyncEngine":
         # What cannot be read cannot be shown without its password either.
         shown = "given" if "@" in str(given) else repr(given)
         raise ConfigurationError(f'the database URL {shown} cannot be read: write it like "sqlite:///app.db"') from None
+    if url.drivername == "postgresql":  # for SQLAlchemy 2.0 that means psycopg2
+        url = url.set(drivername="postgresql+psycopg")
     _refuse_other_databases(url)
     try:
         if not url.get_dialect().is_async:
