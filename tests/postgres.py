@@ -133,6 +133,13 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return name
 
+    def ask_for_passwords(self, user: str) -> None:
+        """Let a user in with his password only."""
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {user} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        with self.connect() as connection:
+            connection.execute("SELECT pg_reload_conf()")
+
     def new_schema(self) -> URL:
         """Make an empty schema and a user who works in it; give his URL: the quick way to an empty database."""
         name = f"test_{next(_numbers)}"

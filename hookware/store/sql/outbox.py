@@ -21,6 +21,7 @@ from hookware.errors import (
     TaskAlreadyExistsError,
     TaskTooLargeError,
     TombstonedTaskError,
+    TransientError,
     describe,
 )
 from hookware.events import Events, TasksCommitted
@@ -35,6 +36,7 @@ from hookware.store.sql.selftest import check_atomicity, keeps_snapshots, schema
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import TaskRow, task_table
 from hookware.store.sql.times import Clock, postgresql_clock, postgresql_time
+from hookware.store.sql.unusable import unusable
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -186,12 +188,8 @@ class Outbox:
             try:
                 await self.store.prepare(self.config.create_tables)
                 await self._self_test()
-            except DBAPIError as error:
-                raise ConfigurationError(
-                    f"the database {self.address} cannot be used: {error.orig}. Check the URL, that its folder "
-                    "exists, that this user may create and write there, and that hookware's tables, if "
-                    "you make them, are those of this version"
-                ) from error
+            except (DBAPIError, OSError, TransientError) as error:  # asyncpg lets an OSError through
+                raise ConfigurationError(unusable(self.sync_engine.url, error)) from error
             self._prepared = True
 
     async def _self_test(self) -> None:

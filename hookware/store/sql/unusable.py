@@ -1,0 +1,40 @@
+"""What to do about a database that cannot be used: said once, at start-up, by what the database itself said."""
+
+from typing import Final
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+_NOT_PERMITTED: Final = "42501"
+_UNREACHED: Final = ("08", "28", "3D", "53", "57")
+"""Classes of SQLSTATE: no connection, no such user or password, no such database, too many, shutting down."""
+
+
+def unusable(url: URL, error: Exception) -> str:
+    """Say that a database cannot be used, why, and what to do; without its password, on one line."""
+    said = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
+    why = said.partition(" LINE ")[0].rstrip(".?")  # PostgreSQL quotes the statement after that
+    address = url.render_as_string(hide_password=True)
+    return f"the database {address} cannot be used: {why}. {_advice(url, error)}"
+
+
+def _advice(url: URL, error: Exception) -> str:
+    if url.get_backend_name() == "sqlite":
+        return (
+            "Check the URL, that its folder exists, that this user may create and write there, and that hookware's "
+            "tables, if you make them, are those of this version"
+        )
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if sqlstate == _NOT_PERMITTED:
+        user = url.username or "this user"
+        return (
+            f"To let hookware make its tables, GRANT CREATE ON SCHEMA public TO {user}: from PostgreSQL 15 on only the "
+            "database's owner may. Or let a migration make them, pass create_tables=False, and GRANT SELECT, INSERT, "
+            f"UPDATE, DELETE ON hookware_task, hookware_name TO {user}"
+        )
+    if sqlstate is None or sqlstate.startswith(_UNREACHED):
+        return (
+            "Check that the server runs at this host and port, that the database exists (createdb makes it), and that "
+            "the user and the password are right"
+        )
+    return "Check that hookware's tables, if you make them, are those of this version"
