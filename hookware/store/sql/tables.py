@@ -3,9 +3,12 @@
 Times are BIGINT microseconds since the epoch; payload, headers and errors are bytes and text, never JSON columns.
 """
 
+from typing import Any, Final
+
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -13,8 +16,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
     literal_column,
+    text,
 )
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.orm import registry
 from sqlmodel import SQLModel
 
@@ -22,6 +28,12 @@ from hookware.core.lifecycle import State
 from hookware.store.sql.times import DatabaseTime
 
 metadata = SQLModel.metadata
+
+# Every task leaves two dead rows behind: clean up by count, not by share of a table that is nearly empty.
+_STORAGE: Final = {"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000}
+_KNOWS_STORAGE: Final = any("with" in options for kind, options in PGDialect.construct_arguments or () if kind is Table)
+"""Not before SQLAlchemy 2.1."""
+_OPTIONS: Final[dict[str, Any]] = {"postgresql_with": _STORAGE} if _KNOWS_STORAGE else {}
 
 task_table = Table(
     "hookware_task",
@@ -48,9 +60,19 @@ task_table = Table(
     Column("last_error", Text),
     Column("dead_reason", String(20)),
     Column("dead_us", BigInteger),
-    # Every task leaves two dead rows behind: clean up by count, not by share of a table that is nearly empty.
-    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
+    **_OPTIONS,
 )
+
+if not _KNOWS_STORAGE:
+
+    @event.listens_for(task_table, "after_create")
+    def _set_storage(table: Table, connection: Connection, **_options: object) -> None:
+        if connection.dialect.name == "postgresql":
+            quote, schema = connection.dialect.identifier_preparer.quote, connection.schema_for_object(table)
+            name = f"{quote(schema)}.{table.name}" if schema else table.name
+            parameters = ", ".join(f"{key} = {value}" for key, value in _STORAGE.items())
+            connection.execute(text(f"ALTER TABLE {name} SET ({parameters})"))
+
 
 for _name, _columns, _where in (
     (
