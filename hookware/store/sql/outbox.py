@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from sqlalchemy import URL, Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from hookware.config import Config
@@ -21,7 +21,6 @@ from hookware.errors import (
     TaskAlreadyExistsError,
     TaskTooLargeError,
     TombstonedTaskError,
-    TransientError,
     describe,
 )
 from hookware.events import Events, TasksCommitted
@@ -36,7 +35,7 @@ from hookware.store.sql.selftest import check_atomicity, keeps_snapshots, schema
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import TaskRow, task_table
 from hookware.store.sql.times import Clock, postgresql_clock, postgresql_time
-from hookware.store.sql.unusable import unusable
+from hookware.store.sql.unusable import is_unusable, unusable
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -188,7 +187,9 @@ class Outbox:
             try:
                 await self.store.prepare(self.config.create_tables)
                 await self._self_test()
-            except (DBAPIError, OSError, TransientError) as error:  # asyncpg lets an OSError through
+            except Exception as error:
+                if not is_unusable(error):
+                    raise
                 raise ConfigurationError(unusable(self.sync_engine.url, error)) from error
             self._prepared = True
 

@@ -5,9 +5,16 @@ from typing import Final
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
+from hookware.errors import TransientError
+
 _NOT_PERMITTED: Final = "42501"
 _UNREACHED: Final = ("08", "28", "3D", "53", "57")
 """Classes of SQLSTATE: no connection, no such user or password, no such database, too many, shutting down."""
+
+
+def is_unusable(error: Exception) -> bool:
+    """Say whether an error is the database's, or of the way to it; asyncpg's come as they are while it connects."""
+    return isinstance(error, DBAPIError | OSError | TransientError) or hasattr(error, "sqlstate")
 
 
 def unusable(url: URL, error: Exception) -> str:
@@ -24,7 +31,7 @@ def _advice(url: URL, error: Exception) -> str:
             "Check the URL, that its folder exists, that this user may create and write there, and that hookware's "
             "tables, if you make them, are those of this version"
         )
-    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
     if sqlstate == _NOT_PERMITTED:
         user = url.username or "this user"
         return (
