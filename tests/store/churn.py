@@ -1,7 +1,7 @@
-"""A process that does everything to a store at once, at random: `python -m tests.store.churn URL OWNER SEED COUNT`.
+"""A process that does everything to a store at once: `python -m tests.store.churn URL OWNER SEED COUNT PACE`.
 
 It adds COUNT tasks, and goes on until the store is empty. Each line that it prints is one thing that the store has
-answered, as JSON.
+answered, as JSON. PACE is how fast time passes for the store's looks for due tasks: many times too fast, they are slow.
 """
 
 import json
@@ -36,16 +36,27 @@ def say(kind: str, **facts: object) -> None:
     sys.stdout.write(json.dumps({"kind": kind, **facts}) + "\n")
 
 
+class PacedEnv(Env):
+    """An Env with another pace of time."""
+
+    def __init__(self, pace: float) -> None:
+        super().__init__()
+        self.pace = pace
+
+    def monotonic(self) -> float:
+        return super().monotonic() * self.pace
+
+
 class Churn:
     """One store, and the workers on it."""
 
-    def __init__(self, url: str, owner: str, seed: int, count: int) -> None:
+    def __init__(self, url: str, owner: str, seed: int, count: int, pace: float) -> None:
         engine = own_engine(create_engine(url))
         event.listen(engine, "handle_error", lambda context: say("error", text=str(context.original_exception)))
         env = Env()
         clock = postgresql_clock if engine.dialect.name == "postgresql" else lambda _: env.now_us()
         self.runner = ThreadRunner(engine, env)
-        self.store = SQLStore(self.runner, clock, env=env, tombstone_us=TOMBSTONE_US)
+        self.store = SQLStore(self.runner, clock, env=PacedEnv(pace), tombstone_us=TOMBSTONE_US)
         self.clock, self.env, self.owner = clock, env, owner
         self.random = random.Random(seed)
         self.to_add = count
@@ -130,8 +141,8 @@ class Churn:
                     say("deleted", id=info.id, at=sent)
 
 
-async def main(url: str, owner: str, seed: int, count: int) -> None:
-    churn = Churn(url, owner, seed, count)
+async def main(url: str, owner: str, seed: int, count: int, pace: float) -> None:
+    churn = Churn(url, owner, seed, count, pace)
     await churn.store.prepare(create_tables=True)
     say("ready")
     sys.stdout.flush()
@@ -143,4 +154,4 @@ async def main(url: str, owner: str, seed: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

@@ -22,15 +22,16 @@ TASK_COUNT = 150
 Fact = dict[str, Any]
 
 
-def start(url: str, number: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.store.churn", url, f"process-{number}", str(number), str(TASK_COUNT)]
+def start(url: str, number: int, pace: int) -> subprocess.Popen[str]:
+    arguments = [url, f"process-{number}", str(number), str(TASK_COUNT), str(pace)]
+    command = [sys.executable, "-m", "tests.store.churn", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-def facts_of_processes_at_once(url: str) -> list[Fact]:
+def facts_of_processes_at_once(url: str, pace: int = 1) -> list[Fact]:
     """Let the processes loose at the same moment; all that they printed."""
-    processes = [start(url, number) for number in range(PROCESS_COUNT)]
+    processes = [start(url, number, pace) for number in range(PROCESS_COUNT)]
     for process in processes:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == {"kind": "ready"}
@@ -102,16 +103,16 @@ PLANS = [f"enable_{kind} = off" for kind in ("indexscan", "indexonlyscan", "hash
 @pytest.mark.timeout(150)
 @pytest.mark.postgres
 @pytest.mark.parametrize(
-    "settings",
-    [[], [*PLANS, "default_transaction_isolation = serializable"]],
-    ids=["usual", "other plans, serializable by default"],
+    ("settings", "pace"),
+    [([], 1), ([*PLANS, "default_transaction_isolation = serializable"], 100)],
+    ids=["usual", "other plans, serializable by default, slow looks"],
 )
-def test_on_postgresql(postgres: PostgresServer, settings: list[str]) -> None:
+def test_on_postgresql(postgres: PostgresServer, settings: list[str], pace: int) -> None:
     database = postgres.new_database()
     with postgres.connect(database) as connection:
         for setting in settings:
             connection.execute(f"ALTER DATABASE {database} SET {setting}".encode())
-    facts = facts_of_processes_at_once(postgres.url(database).render_as_string())
+    facts = facts_of_processes_at_once(postgres.url(database).render_as_string(), pace)
     counts = check(facts)
     assert errors(facts) == [], "a conflict that the order of locks should have prevented"
     assert counts["claimed"] > PROCESS_COUNT * TASK_COUNT / 2

@@ -13,6 +13,7 @@ from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.task import Lease
 from hookware.store.base import Claim, Settlement
 from hookware.store.sql import claim, settle, statements
+from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.tables import metadata, name_table, task_table
 from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, new_task
 
@@ -39,8 +40,12 @@ def settle_all(connection: Connection) -> None:
     settle.settle(connection, settlements, START_US, TOMBSTONE_US)
 
 
+def outlook() -> Outlook:
+    return Outlook(lambda: 0.0)
+
+
 def claim_some(connection: Connection) -> None:
-    claim.claim(connection, Claim(owner="me", limit=20, lease_us=LEASE_US), START_US, "q3")
+    claim.claim(connection, Claim(owner="me", limit=20, lease_us=LEASE_US), START_US, outlook(), "q3")
 
 
 def add_some(connection: Connection) -> None:
@@ -50,7 +55,7 @@ def add_some(connection: Connection) -> None:
 HOT: dict[str, Callable[[Connection], object]] = {
     "add": add_some,
     "claim": claim_some,
-    "next_due": lambda c: claim.next_due(c, frozenset(), START_US),
+    "next_due": lambda c: claim.next_due(c, frozenset(), START_US, outlook()),
     "settle": settle_all,
     "complete": lambda c: settle.complete(c, LEASES[0], START_US, TOMBSTONE_US),
     "renew": lambda c: settle.renew(c, LEASES, START_US),
@@ -123,8 +128,12 @@ def test_no_statement_reads_or_sorts_the_whole_table(filled: Path, name: str, an
 
 
 def test_what_is_due_is_found_by_the_partial_index(filled: Path) -> None:
-    steps = plan(filled, lambda connection: connection.execute(claim._DUE, {"queue": "q1", "now": 0, "most": 9}))
-    assert steps == ["SEARCH hookware_task USING INDEX ix_hookware_task_pending (queue_name=? AND eta_us<?)"]
+    steps = plan(
+        filled, lambda connection: connection.execute(claim._DUE, {"queue": "q1", "floor": -9, "now": 0, "most": 9})
+    )
+    assert steps == [
+        "SEARCH hookware_task USING INDEX ix_hookware_task_pending (queue_name=? AND eta_us>? AND eta_us<?)"
+    ]
 
 
 def test_the_longest_ended_lease_is_found_by_the_partial_index(filled: Path) -> None:

@@ -14,6 +14,7 @@ from hookware.core.task import Lease, LeasedTask, NewTask
 from hookware.store.base import AddResult, Claim, Claimed, Settlement
 from hookware.store.sql import claim, names, settle, statements
 from hookware.store.sql.engines import own_engine
+from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.rows import to_row
 from hookware.store.sql.schema import make_tables
 from hookware.store.sql.tables import name_table, task_table
@@ -90,7 +91,7 @@ def commit_as_a_user(*tasks: NewTask) -> Callable[[Connection], object]:
 
 def claimed(limit: int, *, last: str = "") -> Callable[[Connection], Claimed]:
     wish = Claim(owner="me", limit=limit, lease_us=LEASE_US)
-    return lambda connection: claim.claim(connection, wish, START_US, last)[0]
+    return lambda connection: claim.claim(connection, wish, START_US, Outlook(lambda: 0.0), last)[0]
 
 
 def claim_some(limit: int) -> Callable[[Connection], Sequence[LeasedTask]]:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from hookware.core.lifecycle import State
 from hookware.store.base import AddResult
-from hookware.store.sql.read import LEASED, PENDING, chunks
+from hookware.store.sql.read import chunks, keyed
 from hookware.store.sql.tables import name_table, task_table
 
 _names = name_table.c
@@ -35,10 +36,11 @@ def taken(connection: Connection, keys: Iterable[Key], now_us: int) -> dict[Key,
     answers: dict[Key, AddResult] = {}
     for queue_name, names in _by_queue(keys).items():
         for some in chunks(names):
-            waiting = select(_tasks.name).where(_tasks.queue_name == queue_name, _tasks.name.in_(some))
-            for condition in (PENDING, LEASED):
-                for (name,) in connection.execute(waiting.where(condition)):
-                    answers[queue_name, name] = AddResult.NAME_TAKEN
+            living = select(_tasks.name).where(
+                _tasks.queue_name == queue_name, _tasks.name.in_(some), ~keyed(State.DEAD)
+            )
+            for name in connection.execute(living).scalars():
+                answers[queue_name, name] = AddResult.NAME_TAKEN
         for name, (_holder, expires_us) in _held(connection, queue_name, names, now_us).items():
             result = AddResult.NAME_TAKEN if expires_us is None else AddResult.NAME_TOMBSTONED
             answers.setdefault((queue_name, name), result)  # a task that waits for a tombstone's end has it first

@@ -28,6 +28,15 @@ LEASED = _in_state(State.LEASED)
 DEAD = _in_state(State.DEAD)
 
 
+def keyed(state: State) -> ColumnElement[bool]:
+    """Give the condition that a row which is found by its key or name is in a state.
+
+    It is spelled so that no index of a state fits: PostgreSQL takes that for tiny when the table was empty as it was
+    last looked at, and walks over the entries of all tasks that have been in the state since.
+    """
+    return _columns.state + literal_column("0") == int(state)
+
+
 def chunks(items: Iterable[T]) -> Iterator[Sequence[T]]:
     """Cut a list into pieces that fit into one statement of any database."""
     everything = list(items)
@@ -39,7 +48,7 @@ def held(leases: Sequence[Lease]) -> tuple[ColumnElement[bool], ...]:
     """Give the condition that a row is LEASED under one of `leases`: the fence."""
     # The ids alone find the rows by their key; SQLite would scan for pairs.
     by_key = _columns.id.in_([lease.task_id for lease in leases])
-    return by_key, tuple_(_columns.id, _columns.fence).in_(leases), LEASED
+    return by_key, tuple_(_columns.id, _columns.fence).in_(leases), keyed(State.LEASED)
 
 
 def read(connection: Connection, statement: Select[tuple[object, ...]], given: Row | None = None) -> list[Row]:

@@ -8,7 +8,7 @@ from hookware.core.lifecycle import Complete, Die, Release, Retry, State
 from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, Settlement, stored_error
 from hookware.store.sql.names import Wish, tombstone, tombstone_name
-from hookware.store.sql.read import LEASED, chunks, held
+from hookware.store.sql.read import chunks, held, keyed
 from hookware.store.sql.tables import task_table
 
 __all__ = ["complete", "renew", "settle", "tombstone_name"]
@@ -17,7 +17,7 @@ _columns = task_table.c
 _ENDED: Mapping[str, None] = {"owner": None, "lease_until_us": None}
 
 _under_lease = update(task_table).where(
-    _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), LEASED
+    _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), keyed(State.LEASED)
 )
 _attempted = _under_lease.values(
     crash_count=_columns.crash_count + bindparam("crashed"),

@@ -8,7 +8,7 @@ from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask, NewTask
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
 from hookware.store.sql import names
-from hookware.store.sql.read import DEAD, LEASED, leased_or_bare, read
+from hookware.store.sql.read import DEAD, LEASED, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_row
 from hookware.store.sql.tables import name_table, task_table
 
@@ -82,7 +82,7 @@ def list_tasks(connection: Connection, *, state: State | None, queue_name: str |
 
 def run_again(connection: Connection, task_id: int, now_us: int) -> bool:
     """Make a dead task pending and due now; the fence goes on counting, so that no old lease fits again."""
-    statement = update(task_table).where(_columns.id == task_id, DEAD)
+    statement = update(task_table).where(_columns.id == task_id, keyed(State.DEAD))
     statement = statement.values(
         state=int(State.PENDING),
         eta_us=now_us,
@@ -99,7 +99,7 @@ def run_again(connection: Connection, task_id: int, now_us: int) -> bool:
 
 def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int) -> bool:
     """Remove a task that is not running and tombstone its name."""
-    statement = delete(task_table).where(_columns.id == task_id, _columns.state != int(State.LEASED))
+    statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
     row = connection.execute(statement.returning(_columns.queue_name, _columns.name)).one_or_none()
     if row is not None and row.name is not None:
         wish = names.Wish(row.queue_name, row.name, task_id)

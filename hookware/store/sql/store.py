@@ -10,6 +10,7 @@ from hookware.core.task import Lease, LeasedTask, NewTask
 from hookware.env import Env
 from hookware.store.base import AddResult, Claim, Claimed, Settlement, TaskInfo
 from hookware.store.sql import claim, schema, settle, statements
+from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.runner import Runner
 from hookware.store.sql.times import Clock
 
@@ -20,13 +21,14 @@ class SQLStore:
     Args:
         runner: where the statements run.
         clock: the database's time. It is read inside the transaction, once SQLite's lock is held.
-        env: for the failpoints.
+        env: for the failpoints, and to see how long it takes to look for due tasks.
         tombstone_us: how long the name of a finished task stays taken.
     """
 
     def __init__(self, runner: Runner, clock: Clock, *, env: Env, tombstone_us: int) -> None:
         self._runner = runner
         self._clock = clock
+        self._outlook = Outlook(env.monotonic)
         self._fp = env.fp
         self._tombstone_us = tombstone_us
         self._last_queue = ""
@@ -78,8 +80,7 @@ class SQLStore:
 
     async def expired(self, limit: int, owners: Sequence[str] = ()) -> list[LeasedTask]:
         """List leased tasks whose lease has ended, or whose owner is one of `owners`."""
-        # The time before the read: a lease renewed in between must not look ended.
-        return await self._runner.run(lambda c: statements.expired(c, limit, owners, self._clock(c)), write=False)
+        return await self._runner.run(partial(self._expired, limit, owners), write=False)
 
     async def owners(self) -> list[str]:
         """List the owners that hold leases."""
@@ -87,7 +88,7 @@ class SQLStore:
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""
-        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock(c)), write=False)
+        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock(c), self._outlook), write=False)
 
     async def prune(self) -> int:
         """Remove expired tombstones and old duplicates, in as many short transactions as it takes."""
@@ -131,11 +132,19 @@ class SQLStore:
             schema.check_tables(connection)
             self._checked = True
 
+    def _expired(self, limit: int, owners: Sequence[str], connection: Connection) -> list[LeasedTask]:
+        # The time before the read: a lease renewed in between must not look ended.
+        now_us = self._clock(connection)
+        tasks = statements.expired(connection, limit, owners, now_us)
+        if self._outlook.is_slow:
+            self._outlook.look(connection, now_us, wide=True)  # here no claim waits for it
+        return tasks
+
     def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
         return statements.add(connection, tasks, self._clock(connection))
 
     def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
-        answer = claim.claim(connection, wish, self._clock(connection), self._last_queue)
+        answer = claim.claim(connection, wish, self._clock(connection), self._outlook, self._last_queue)
         self._fp("claim.updated")
         return answer
 
