@@ -26,6 +26,7 @@ loses nothing. What a campaign does not know it leaves out, and is then not chec
     killed        the node is gone; `why`
     stop, stopped the node's shutdown; `calm` if nothing disturbed it
     quiet         no more faults from here on
+    spun          the node's loop turned in circles, instead of waiting
     left          at the end, `got` rows are left that should not be there
 """
 

@@ -222,6 +222,7 @@ BROKEN: dict[str, tuple[str, list[Line]]] = {
     "a zombie's effect": ("I5", [
         INSIDE, claimed(1), start(1), CRASHED, *AGAIN, replace(EFFECT, t=120), end(120), settled(121, accepted=False),
     ]),
+    "turning in circles": ("I29", [*CLEAN, node_line("spun", 1)]),
     "answered without a commit": ("I28", [line("answered", 0, task=0, outcome="commit", status=200, kept=False)]),
     "kept although undone": ("I28", [line("answered", 0, task=0, outcome="undo", status=500, kept=True)]),
     "dead of one crash": ("I22", [COMMITTED, claimed(1), start(1), settled(100, "die", crashed=True)]),

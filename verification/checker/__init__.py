@@ -21,6 +21,7 @@ I22  the crash that reaches the limit makes a task dead, and none before
 I26  at the end no row is left that should not be
 I27  an effect written in hookware's transaction is there exactly once
 I28  what a client was told is true
+I29  nobody waits by turning in circles
 
 The other numbers are properties of one function or one answer, and are proved by the tests of those.
 """
@@ -77,6 +78,8 @@ def _check_the_rest(lines: Iterable[Line]) -> Iterator[Complaint]:
     for line in lines:
         if line.ev == "batch" and line.got > line.asked:
             yield Complaint("I15", 0, f"{line.got} tasks claimed at {line.t:.3f} where {line.asked} were asked")
+        elif line.ev == "spun":
+            yield Complaint("I29", 0, f"{line.node} turned in circles at {line.t:.3f}")
         elif line.ev == "left" and line.got:
             yield Complaint("I26", 0, f"{line.got} rows are left that should not be there")
         elif line.ev == "answered" and line.outcome == "commit" and line.status == 200 and not line.kept:

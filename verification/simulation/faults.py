@@ -16,6 +16,7 @@ class Faults:
         error_after: calls that fail although what they did is done: the ambiguous commit.
         delay_seconds: the mean time that a call takes.
         hang: calls that hang, for a second to a minute and more.
+        busy_seconds: how long a statement waits for a lock of SQLite before it fails.
         slow_line_seconds: how much slower the line of one host is.
         renew_error: renewals that fail, before or after their effect.
         failpoint_kill: failpoints at which the process dies.
@@ -35,6 +36,7 @@ class Faults:
     error_after: float = 0.0
     delay_seconds: float = 0.003
     hang: float = 0.0
+    busy_seconds: float = 5.0
     slow_line_seconds: float = 0.0
     renew_error: float = 0.0
     failpoint_kill: float = 0.0
@@ -67,6 +69,7 @@ def draw(random: Random, kinds: tuple[str, ...]) -> Faults:
         error_after=sometimes(0.05),
         delay_seconds=random.choice((0.001, 0.003, 0.03, 0.5)),
         hang=sometimes(0.02),
+        busy_seconds=random.choice((0.0, 5.0)),
         slow_line_seconds=random.choice((0.0, 0.0, 1.0, 3.0)),
         renew_error=sometimes(0.3),
         failpoint_kill=sometimes(0.004),

@@ -231,38 +231,49 @@ def promise(
     return Promise(task=task, kind=kind, inside=kind in INSIDE, within=within)
 
 
-class App:
-    """Calls the handler that the path names, and writes down when it began and how it ended."""
+class Call:
+    """One call of the app: calls the handler that the path names, and writes down when it began and how it ended.
+
+    The end is that of the whole call, with what hookware does around the app.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._visit: Visit | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be the app."""
         message = await receive()
-        visit = Visit(self._world, scope, send, json.loads(message["body"]))
+        self._visit = visit = Visit(self._world, scope, send, json.loads(message["body"]))
         self._note_start(visit, scope, message["body"])
+        _, handler = HANDLERS[scope["path"][1:]]
+        await handler(visit)
+
+    async def watch(self, served: Awaitable[None]) -> None:
+        """Wait for the whole call, and write down its end."""
         outcome = "raised"
         try:
-            _, handler = HANDLERS[scope["path"][1:]]
-            await handler(visit)
+            await served
             outcome = "returned"
         except asyncio.CancelledError:
-            outcome = "raised" if visit.cancels_itself else "cancelled"
+            outcome = "cancelled"
             raise
         finally:
-            task = visit.task
-            self._world.note(
-                "end", task=task.id, attempt=task.attempt_count, fence=task.fence, outcome=_outcome(visit, outcome)
-            )
+            if self._visit is not None:
+                self._note_end(self._visit, outcome)
+
+    def _note_end(self, visit: Visit, outcome: str) -> None:
+        task = visit.task
+        if visit.delivery.conflict is not None:
+            outcome = "conflict"
+        elif outcome == "returned" and 200 <= visit.status < 300:
+            outcome = "ok"
+        elif outcome == "cancelled" and visit.cancels_itself:
+            outcome = "raised"
+        self._world.note("end", task=task.id, attempt=task.attempt_count, fence=task.fence, outcome=outcome)
 
     def _note_start(self, visit: Visit, scope: Scope, body: bytes) -> None:
         task, sent = visit.task, self._world.promises[visit.task.id].task
         arrived = (scope["method"], scope["path"], body, dict(scope["headers"]).get(b"x-of"))
         mangled = arrived != (sent.method, sent.url, sent.body, str(sent.id).encode())
         self._world.note("start", task=task.id, attempt=task.attempt_count, fence=task.fence, mangled=mangled)
-
-
-def _outcome(visit: Visit, outcome: str) -> str:
-    if visit.delivery.conflict is not None:
-        return "conflict"
-    return "ok" if outcome == "returned" and 200 <= visit.status < 300 else outcome

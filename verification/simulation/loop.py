@@ -14,6 +14,7 @@ from typing import Any
 NODE: ContextVar[str] = ContextVar("node")
 WORLD = "world"
 _STEP_SECONDS = 2e-5  # a callback takes time too: a spinning loop must not stop the clock
+_SPIN_STEPS = 25_000  # half a second in which something is always ready to run
 
 
 class DeadlockError(RuntimeError):
@@ -21,7 +22,10 @@ class DeadlockError(RuntimeError):
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """A deterministic loop: the same seed and program give the same run."""
+    """A deterministic loop: the same seed and program give the same run.
+
+    `on_spin` is told of a node that waits for something by turning in circles: it is always ready to run.
+    """
 
     _scheduled: list[Any]  # of TimerHandle, whose private parts are needed
     _stopping: bool
@@ -29,6 +33,8 @@ class SimLoop(asyncio.BaseEventLoop):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.step_count = 0
+        self.on_spin: Callable[[str], None] = lambda _node: None
+        self._rested_at = 0
         self._chance = Random(seed).random
         self._now = 0.0
         self._current = WORLD
@@ -115,6 +121,9 @@ class SimLoop(asyncio.BaseEventLoop):
                 frozen[node].append(handle)
                 continue
             self.step_count += 1
+            if self.step_count - self._rested_at > _SPIN_STEPS:
+                self._rested_at = self.step_count
+                self.on_spin(node)
             self._current = node
             handle._run()
             self._current = WORLD
@@ -135,6 +144,7 @@ class SimLoop(asyncio.BaseEventLoop):
             heapq.heappop(scheduled)._scheduled = False
         if not scheduled:
             raise DeadlockError(f"nothing is left to run at {self._now:.3f} s")
+        self._rested_at = self.step_count
         self._now = max(self._now, scheduled[0]._when)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:

@@ -48,7 +48,7 @@ class MemoryDatabase:
         self._memory = WatchedMemory(world)
 
     def store_of(self, _node: Node) -> Store:
-        return Wire(self._world, self._memory, travels=True)
+        return Wire(self._world, self._memory)
 
     def hurry(self, node: Node, seconds: float) -> None:
         """Nothing takes longer than its line."""
@@ -82,6 +82,9 @@ class MemoryDatabase:
         return False
 
     def lose(self, node: str) -> None:
+        """There is nothing to close."""
+
+    def close(self) -> None:
         """There is nothing to close."""
 
 

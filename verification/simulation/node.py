@@ -14,7 +14,7 @@ from hookware.events import Events
 from hookware.heartbeat import Heartbeat
 from hookware.reaper import Reaper
 from verification.simulation.faults import NO_FAULTS
-from verification.simulation.handlers import App
+from verification.simulation.handlers import Call
 from verification.simulation.loop import SimLoop
 from verification.simulation.world import HEARTBEAT, World
 
@@ -139,5 +139,5 @@ class Node:
         self._world.note("stopped")
 
     async def _enter_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = App(self._world)
-        await self._world.database.serve(self, app, scope[SCOPE_KEY], scope, receive, send)
+        call = Call(self._world)
+        await call.watch(self._world.database.serve(self, call.app, scope[SCOPE_KEY], scope, receive, send))

@@ -21,10 +21,10 @@ class StoreDown(Exception):  # noqa: N818 - a state of the world
 
 
 class Wire:
-    """A store at the end of an unreliable line. `travels`: the line takes time; else the store itself does."""
+    """A store at the end of an unreliable line."""
 
-    def __init__(self, world: "World", store: Store, *, travels: bool) -> None:
-        self._world, self._store, self._travels = world, store, travels
+    def __init__(self, world: "World", store: Store) -> None:
+        self._world, self._store = world, store
 
     async def add(self, tasks: "Sequence[NewTask]") -> list[AddResult]:
         """Pass the call on, if nothing happens."""
@@ -98,8 +98,6 @@ class Wire:
     async def _travel(self) -> None:
         """Let the time of the line pass."""
         world, faults = self._world, self._world.faults
-        if not self._travels:
-            return
         mean = faults.delay_seconds
         if faults.slow_line_seconds and NODE.get().startswith(SLOW_HOST):
             mean += faults.slow_line_seconds

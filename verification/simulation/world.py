@@ -72,6 +72,10 @@ class Database(Protocol):
         """Close what a process had open: it is gone."""
         ...
 
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
 
 class World:
     """Everything there is in one seed.
@@ -100,6 +104,7 @@ class World:
         self.database: Database
         self._make_node = make_node
         self._generation = 0
+        self.loop.on_spin = lambda node: self.note("spun", node=node)
         self.lost_wakeup = faults.lost_wakeup
         self._trace = hashlib.blake2b(digest_size=12)
         self._dead: set[str] = set()
