@@ -61,8 +61,10 @@ class Site:
         listen = True if port is None else self.server.url(self.database, port=port)
         notices = notices_of(engine, runner, Env(), listen)
         assert notices is not None
-        yield Process(runner, notices)
-        await runner.close()
+        try:
+            yield Process(runner, notices)
+        finally:
+            await runner.close()
 
     def _engine(self, driver: str) -> Engine | AsyncEngine:
         if driver == "psycopg":
