@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from verification import ledger
+from verification.chaos import campaign as chaos
 from verification.chaos import outage
 from verification.crash import campaign as crash
 from verification.simulation import campaign as simulation
@@ -17,6 +18,7 @@ from verification.simulation import campaign as simulation
 COMMANDS: dict[str, ModuleType] = {
     "simulation": simulation,
     "crash": crash,
+    "chaos": chaos,
     "outage": outage,
     "ledger": ledger,
 }

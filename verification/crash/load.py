@@ -62,7 +62,12 @@ class Clients:
         status = process.order(
             ask.key, ask.url, path=ask.path, wait=ask.wait, then=ask.then, end=ask.end, countdown=ask.countdown
         )
-        self.answers.answered += status is not None
-        if ask.path != "/order/alone":  # of which no row tells: its history does
-            kept = self.answers.committed if ask.end == "commit" else self.answers.undone
-            kept[ask.key] = status
+        note(self.answers, ask, status)
+
+
+def note(answers: Answers, ask: Ask, status: int | None) -> None:
+    """Remember an answer."""
+    answers.answered += status is not None
+    if ask.path != "/order/alone":  # of which no row tells: its history does
+        kept = answers.committed if ask.end == "commit" else answers.undone
+        kept[ask.key] = status

@@ -1,15 +1,15 @@
 """What all parts of the app that is killed write down, each step before the next one begins.
 
 The environment says what to do: CRASH_DATABASE is a URL, CRASH_HISTORY a file, CRASH_CLOCK the seconds by which this
-process's clock is wrong, and CRASH_FAILPOINT, "name:hit", makes the process kill itself when it passes that failpoint
-for the hit-th time.
+process's clock is wrong, CRASH_NODE its name in the history if not its id, and CRASH_FAILPOINT, "name:hit", makes the
+process kill itself when it passes that failpoint for the hit-th time.
 """
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -26,20 +26,26 @@ from verification.history import History
 WRITE_ORDER = text("INSERT INTO crash_order VALUES (:key, :task)")
 WRITE_EFFECT = text("INSERT INTO crash_effect (task, attempt, fence, pid) VALUES (:task, :attempt, :fence, :pid)")
 
-_clock_error = float(os.environ.get("CRASH_CLOCK", "0"))
 _countdown = ContextVar("countdown", default=0.0)
 _alone = ContextVar("alone", default=False)
 _newest_task = ContextVar("newest_task", default=0)
 
 
-def true_time() -> float:
+def true_time(clock: Callable[[], float] = time.time) -> float:
     """Give the time as everybody else has it."""
-    return time.time() - _clock_error
+    return clock()
+
+
+def _set_clock(error: float) -> None:
+    """Let this process's clock be wrong: libfaketime 0.9.10 makes CPython's `sleep` raise, or its locks hang."""
+    seconds, nanoseconds = time.time, time.time_ns
+    time.time = lambda: seconds() + error
+    time.time_ns = lambda: nanoseconds() + int(error * 1e9)
 
 
 class _TrueHistory(History):
     def write(self, ev: str, **said: Any) -> None:
-        super().write(ev, **{"t": true_time(), **said})
+        super().write(ev, **{"t": true_time(), "node": os.environ.get("CRASH_NODE") or os.getpid(), **said})
 
 
 history = _TrueHistory(os.environ["CRASH_HISTORY"])
@@ -96,6 +102,7 @@ class CrashEnv(Env):
 
 
 env = CrashEnv()
+_set_clock(float(os.environ.get("CRASH_CLOCK", "0")))
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from verification.crash.database import Database, SQLiteFile
@@ -31,26 +32,55 @@ def wait_until(condition: Any, *, seconds: float, what: str = "") -> float:
     return time.monotonic() - began
 
 
-class Process:
-    """A `uvicorn` of its own. Made with its file of standard error as the log; `ready` waits until it serves."""
+class Running(Protocol):
+    """What is asked of a process that runs, as of a `subprocess.Popen`."""
 
-    def __init__(self, log: Path, environment: dict[str, str], workers: int, note: Callable[..., None]) -> None:
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+    def send_signal(self, number: int) -> None: ...
+
+
+Spawn = Callable[[dict[str, str], Path, int], Running]
+"""Starts a `uvicorn` as the leader of a session of its own: with this environment, log, and number of workers."""
+
+
+def spawn(environment: dict[str, str], log: Path, workers: int) -> Running:
+    """Start a `uvicorn` with an interpreter of its own."""
+    arguments = [] if workers == 1 else ["--workers", str(workers)]
+    with log.open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "verification.crash.app:hookware", "--port", "0", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+
+
+class Process:
+    """A server process. Made with its file of standard error as the log; `ready` waits until it serves.
+
+    Attributes:
+        node: its name in the history: the one that it was given, or its id.
+    """
+
+    def __init__(
+        self, log: Path, environment: dict[str, str], workers: int, note: Callable[..., None], spawn: Spawn
+    ) -> None:
         self.log_path = log
         self._note = note
         self._stopped_at = 0.0
         self._workers = workers
         self._address: tuple[str, int] | None = None
         self.started_at = time.monotonic()
-        arguments = [] if workers == 1 else ["--workers", str(workers)]
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", "verification.crash.app:hookware", "--port", "0", *arguments],
-                cwd=ROOT,
-                env={**os.environ, **environment},
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-            )
+        self._process = spawn(environment, log, workers)
+        self.node = environment.get("CRASH_NODE") or self.pid
 
     @property
     def pid(self) -> int:
@@ -70,21 +100,26 @@ class Process:
         wait_until(self._is_settled, seconds=seconds, what="the server has started")
         return self._address is not None and self.status is None
 
+    @property
+    def serves(self) -> bool:
+        """Whether it answers requests; does not wait."""
+        return (self._address is not None or self._is_settled()) and self._address is not None and self.status is None
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
         if self.status is None:
             if number == signal.SIGSTOP:
                 self._stopped_at = time.time()
             elif number == signal.SIGCONT and self._stopped_at:
-                self._note("disturbed", node=self.pid, t=self._stopped_at, until=time.time(), why="pause")
+                self._note("disturbed", node=self.node, t=self._stopped_at, until=time.time(), why="pause")
             elif number in (signal.SIGTERM, signal.SIGINT):
-                self._note("stop", node=self.pid)
+                self._note("stop", node=self.node)
             self._process.send_signal(number)
 
     def kill(self) -> None:
         """Pull the plug: the process and its workers are gone when this returns."""
         if self.status is None:  # else its id may be another's by now
-            self._note("killed", node=self.pid, why="SIGKILL")
+            self._note("killed", node=self.node, why="SIGKILL")
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait(timeout=10)
 
@@ -127,16 +162,29 @@ class Site:
         self.processes: list[Process] = []
         self._own_history = History(self.history)
 
-    def launch(self, *, failpoint: str = "", workers: int = 1, **options: Any) -> Process:
-        """Start a process and do not wait; `options` are Hookware's."""
+    def note(self, ev: str, **said: Any) -> None:
+        """Write a line of the history."""
+        self._own_history.write(ev, **said)
+
+    def launch(
+        self,
+        *,
+        failpoint: str = "",
+        workers: int = 1,
+        spawn: Spawn = spawn,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
+    ) -> Process:
+        """Start a process and do not wait; `options` are Hookware's, `variables` the process's own."""
         environment = {
+            **variables,
             "CRASH_DATABASE": self.database.url,
             "CRASH_HISTORY": str(self.history),
             "CRASH_OPTIONS": json.dumps(options),
             "CRASH_FAILPOINT": failpoint,
         }
         log = self.directory / f"server-{len(self.processes)}.log"
-        process = Process(log, environment, workers, self._own_history.write)
+        process = Process(log, environment, workers, self.note, spawn)
         self.processes.append(process)
         return process
 
