@@ -22,8 +22,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 @pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """Give an empty database: a SQLite file, or what the test is marked with."""
-    backend, _, driver = getattr(request, "param", "sqlite").partition("+")
-    if backend == "sqlite":
+    database, _, driver = getattr(request, "param", "sqlite").partition("+")
+    if database == "sqlite":
         return Database(url=make_url(f"sqlite:///{tmp_path}/test.db"), driver=driver)
     server: PostgresServer = request.getfixturevalue("postgres")
     return Database(url=server.new_schema(), driver=driver)

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -90,10 +90,12 @@ class PostgresServer:
             try:
                 self.connect().close()
             except psycopg.OperationalError:
-                ended = self._process is None or self._process.poll() is not None
-                assert not ended, (self._directory / "log").read_text()[-2000:]
+                process = self._process
+                assert process is not None
                 assert time.monotonic() - began < _START_SECONDS
-                time.sleep(0.02)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.02)
+                    raise AssertionError((self._directory / "log").read_text()[-2000:]) from None
             else:
                 return
 

@@ -30,7 +30,12 @@ MOST_BODY_LINES = 40
 MOST_FILE_LINES = 400
 MOST_TEST_FILE_LINES = 700
 NAMES_OF_OTHERS = {"anyio_backend"}
-OPTIONAL_MODULES = {"sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio.session", "hookware.cli"}  # need extras
+OPTIONAL_MODULES = {  # they need extras
+    "hookware.cli",
+    "hookware.store.sql.async_runner",
+    "sqlalchemy.ext.asyncio",
+    "sqlmodel.ext.asyncio.session",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

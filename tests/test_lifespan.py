@@ -134,7 +134,7 @@ async def test_nothing_is_left_to_do_when_the_server_hears_of_the_end(stage: Sta
 
     async def send(message: Message) -> None:
         if message["type"] == "lifespan.shutdown.complete":
-            pool = hookware._outbox.runner._engine.pool  # type: ignore[attr-defined]
+            pool = hookware._outbox.runner._engine.pool  # type: ignore[attr-defined]  # a ThreadRunner
             at_the_end.append((hookware._outbox.running, pool.checkedin()))
             task = asyncio.current_task()
             assert task is not None

@@ -104,7 +104,7 @@ class Site:
                 yield processing
 
     async def wait_until_a_call_is_on_its_way(self) -> None:
-        while not self.outbox.runner._writing.borrowed_tokens:  # type: ignore[attr-defined]
+        while not self.outbox.runner._writing.borrowed_tokens:  # type: ignore[attr-defined]  # a ThreadRunner
             await anyio.lowlevel.checkpoint()
 
 

@@ -190,7 +190,8 @@ def test_who_adds_without_a_lifespan_leaves_no_connection_open(engine: Engine, s
     hookware = Hookware(engine=engine, dispatch=False, router=TaskRouter())
     taskqueue.add("task", url="/worker")
     closed: list[object] = []
-    event.listen(hookware._outbox.runner._engine, "close", lambda *_args: closed.append(1))  # type: ignore[attr-defined]
+    own = hookware._outbox.runner._engine  # type: ignore[attr-defined]  # a ThreadRunner
+    event.listen(own, "close", lambda *_args: closed.append(1))
     assert stored.keys() == {"task"}
     del hookware
     gc.collect()

@@ -180,5 +180,5 @@ async def test_an_async_engine_has_its_twin_where_its_url_says_all(
     engine = create_async_engine(f"postgresql+{driver}://me@nowhere.example/app", **options)
     runner = Hookware(engine=engine, dispatch=False)._outbox.runner
     assert isinstance(runner, ThreadRunner) is in_threads
-    pool = runner._engine.pool if isinstance(runner, ThreadRunner) else runner._engine.sync_engine.pool  # type: ignore[attr-defined]
+    pool = runner._engine.pool if isinstance(runner, ThreadRunner) else runner._engine.sync_engine.pool  # type: ignore[attr-defined]  # an AsyncRunner
     assert isinstance(pool, NullPool) is ("poolclass" in options)

@@ -103,7 +103,7 @@ async def test_nor_in_the_way_of_a_session_with_a_level_of_its_own(database: Dat
 
         def beat_elsewhere() -> None:
             # What a beat does to the row; an asyncio driver's heartbeat cannot beat on the event loop.
-            rests = next(iter(stage.hookware._processing._heartbeat._held.values())).rests  # type: ignore[union-attr]
+            rests = next(iter(stage.hookware._processing._heartbeat._held.values())).rests  # type: ignore[union-attr]  # it runs
             if not rests:
                 stage.execute("UPDATE hookware_task SET lease_until_us = lease_until_us + 1")
 
