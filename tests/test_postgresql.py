@@ -40,17 +40,22 @@ async def stage_of_two(database: Database) -> AsyncIterator[Stage]:
 def counting(stage: Stage) -> Any:
     """Register a handler that counts through hookware's session."""
 
-    def count(session: Session, key: str) -> None:
+    def add_one(session: Any, key: str) -> None:
         tally = session.get(Tally, key, with_for_update=True) or Tally(key=key)
         tally.count += 1
         session.add(tally)
 
     if stage.async_engine is None:
-        return stage.task_handler("/worker")(count)
+
+        @stage.task_handler("/worker")
+        def plain(session: Session, key: str) -> None:
+            add_one(session, key)
+
+        return plain
 
     @stage.task_handler("/worker")
     async def worker(session: AsyncSession, key: str) -> None:
-        await session.run_sync(count, key)
+        await session.run_sync(add_one, key)
 
     return worker
 
