@@ -14,6 +14,7 @@ loses nothing. What a campaign does not know it leaves out, and is then not chec
     claimed       leased `until`; `deadline` of the task in seconds
     batch         a claim `asked` for so many and `got` so many
     renewed       the lease now ends at `until`
+    meddled       something else about the row of a running task was changed
     start, end    of a handler; `mangled`: the task did not arrive as it was sent; `outcome` of an end is ok (2xx, and
                   returned), conflict, cancelled, or anything else
     effect        a row that the handler wrote in hookware's transaction is there

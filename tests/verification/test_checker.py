@@ -199,6 +199,16 @@ BROKEN: dict[str, tuple[str, list[Line]]] = {
         COMMITTED, claimed(1, until=31), start(1), line("renewed", 20, fence=1, until=50),
         node_line("disturbed", 30, until=90), settled(40, "retry", crashed=True, node="n2"), *success(41, 2, 2),
     ]),
+    "renewed by another": ("I5", [
+        COMMITTED, claimed(1), start(1), line("renewed", 1.5, fence=1, until=50, node="n2"), end(2), settled(3),
+    ]),
+    "meddled with": ("I5", [COMMITTED, claimed(1), start(1), line("meddled", 1.5, fence=1), end(2), settled(3)]),
+    "leased too long": ("I17", [COMMITTED, claimed(1, until=99), start(1), end(2), settled(3)]),
+    "a success that came too late": ("I7", [COMMITTED, claimed(1), start(1), end(32), settled(33)]),
+    "a crash that was not counted": ("I22", [
+        FORMULA, claimed(1), start(1), node_line("killed", 2), settled(40, "retry", node="n2", due=42),
+        *success(42, 2, 2),
+    ]),
     "renewed after its end": ("I5", [*CLEAN, line("renewed", 20, fence=1, until=50)]),
     "due by no clock but the node's": ("I3", [
         line("committed", 0.0, eta=5.0), line("clock", 1, task=0, node="", by=-3.0), *CLEAN[1:],
@@ -211,6 +221,7 @@ BROKEN: dict[str, tuple[str, list[Line]]] = {
         named(1), *CLEAN[1:], named(2, t=20), *(replace(each, task=2, t=each.t + 20) for each in CLEAN[1:]),
     ]),
     "dropped for nobody": ("I8", [named(1), line("dropped", 3)]),
+    "dropped for a name that was free again": ("I8", [named(1), *CLEAN[1:], named(2), line("dropped", 110, task=2)]),
     "promise not kept": ("I19", [replace(COMMITTED, within=3.0), claimed(4.1), start(4.1), end(5), settled(6)]),
     "not claimed although all is well": ("I18", [
         COMMITTED, node_line("quiet", 5), claimed(66), start(66), end(67), settled(68),

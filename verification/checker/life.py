@@ -28,6 +28,7 @@ class Life:
             "end": self._on_end,
             "settled": self._on_settled,
             "dropped": self._on_dropped,
+            "meddled": self._on_meddled,
         }
         self._committed: Line | None = None
         self._rolled_back = False
@@ -78,14 +79,19 @@ class Life:
         if self._final is not None:
             yield "I6", "claimed after its end"
         yield from self._check_due(line, "claimed")
+        if line.until > self._nodes.database(line.t) + self._limits.lease + STEPS_SECONDS:
+            yield "I17", f"leased until {line.until:.3f}, which is longer than a lease"
         yield from self._check_attempt(line)
         yield from self._check_wait(line)
         self._fence = max(self._fence, line.fence)
         self._lease_until = line.until
 
     def _on_renewed(self, line: Line) -> _Broken:
+        claim = self._claims.get(line.fence)
         if line.fence in self._settled:
             yield "I5", f"the lease of fence {line.fence} was renewed after its end"
+        elif claim is not None and claim.node != line.node:
+            yield "I5", f"the lease of fence {line.fence} was renewed by another than {claim.node}"
         if line.fence == self._fence:
             self._lease_until = line.until
 
@@ -161,6 +167,8 @@ class Life:
             yield "I5", f"a result under fence {fence} was accepted after {self._fence} had been given out"
         if outcome == "complete" and not line.by_handler and fence not in self._ok:
             yield "I7", "success accepted, but no call under this fence returned without raising and with 2xx"
+        if outcome == "complete" and not line.by_handler:
+            yield from self._check_in_time(fence)
         if line.crashed:
             yield from self._on_crash(line)
         elif outcome in ("retry", "die"):
@@ -171,6 +179,13 @@ class Life:
             self._due = self._due_after(line)
         elif outcome in ("complete", "die"):
             self._final = line
+
+    def _check_in_time(self, fence: int) -> _Broken:
+        claim, start, end = (each.get(fence) for each in (self._claims, self._started, self._ended))
+        if claim is None or start is None or end is None:
+            return
+        if end.t - start.t > claim.deadline + STEPS_SECONDS:
+            yield "I7", f"success accepted, but the call took {end.t - start.t:.3f} s of {claim.deadline:.0f}"
 
     def _due_after(self, retry: Line) -> float:
         if retry.due is not None:
@@ -203,6 +218,9 @@ class Life:
         if start is None:
             yield "I13", "an attempt was counted that never began"
             return
+        if end is None and self._nodes.killed.get(claim.node, line.t) < line.t:
+            yield "I22", f"{claim.node} died under it, and no crash was counted"
+            return
         until = line.t if end is None else end.t
         interrupted = end is None or end.outcome == "cancelled"
         in_time = until < start.t + claim.deadline - STEPS_SECONDS
@@ -231,6 +249,9 @@ class Life:
             return  # the answer to the claim waited behind the handler: nobody could renew
         if line.t < hard_end and not nodes.disturbed(node, claim.t, line.t):
             yield "I4", f"the lease of fence {line.fence} was taken from {node}, which was well"
+
+    def _on_meddled(self, _line: Line) -> _Broken:
+        yield "I5", "the row of a running task was changed by somebody else"
 
     def _on_dropped(self, line: Line) -> _Broken:
         if self._started or self._claims:

@@ -21,7 +21,7 @@ from hookware.store.sql.engines import configured
 from verification.simulation.inline import InlineConnection
 
 _SCHEMA = """
-CREATE TABLE sim_order (task INTEGER NOT NULL);
+CREATE TABLE sim_order (task INTEGER NOT NULL, with_task BOOLEAN NOT NULL);
 CREATE TABLE sim_effect (id INTEGER PRIMARY KEY, task INTEGER NOT NULL, fence INTEGER NOT NULL);
 """
 

@@ -16,7 +16,7 @@ from hookware.unit_of_work import UnitOfWork
 from verification.simulation.node import Node
 from verification.simulation.world import Promise
 
-_WRITE_ORDER = text("INSERT INTO sim_order VALUES (:task)")
+_WRITE_ORDER = text("INSERT INTO sim_order VALUES (:task, :with_task)")
 
 
 class Request:
@@ -47,9 +47,9 @@ class Request:
             countdown=task.countdown_us / 1e6, retry_options=options, dispatch_deadline=task.deadline_us / 1e6,
         )  # fmt: skip
 
-    async def write(self, session: AsyncSession) -> None:
-        """Write the order itself."""
-        await (await session.connection()).execute(_WRITE_ORDER, {"task": self.task_id})
+    async def write(self, session: AsyncSession, *, with_task: bool = True) -> None:
+        """Write the order itself, which stands and falls with its task."""
+        await (await session.connection()).execute(_WRITE_ORDER, {"task": self.task_id, "with_task": with_task})
 
 
 async def in_own_session(request: Request) -> int:
@@ -118,7 +118,7 @@ async def left_open(request: Request) -> int:
 async def in_undone_savepoint(request: Request) -> int:
     """Add within a savepoint that is rolled back, and commit the rest."""
     async with request.session() as session:
-        await request.write(session)
+        await request.write(session, with_task=False)
         savepoint = await session.begin_nested()
         request.add()
         await session.flush()

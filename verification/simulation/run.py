@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from hookware.config import Config
@@ -58,8 +58,6 @@ def run(seed: int, plan: Plan = Plan()) -> Result:
     """Run one seed and check it."""
     random = Random(seed)
     faults, config = draw(random, tuple(HANDLERS)), _draw_config(random)
-    if plan.store == "sqlite":  # all processes are on one host, whose clock is the database's
-        faults = replace(faults, skew_seconds=0.0, node_clock_every=NEVER)
     world = World(random=random, faults=faults, config=config, make_node=Node)
     world.database = DATABASES[plan.store](world)
     loop = world.loop

@@ -1,6 +1,6 @@
 """SQLAlchemy and SQLite, as the database of a simulated world: the real statements, sessions and units of work.
 
-All processes are on one host and its clock, with one file.
+All processes have one file, and the database a clock of its own.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookware import TaskContext, async_request_session
@@ -43,6 +43,19 @@ _PER_STATEMENT = 0.1  # of the rate per call: a transaction has many statements
 _unused: list[Engines] = []
 
 
+class ClockedOutbox(Outbox):
+    """An outbox on a database with a clock of its own, as PostgreSQL has: a node's clock must not matter."""
+
+    def __init__(self, engine: AsyncEngine, world: World, node: Node) -> None:
+        super().__init__(engine, env=node.env, config=world.config, events=node.events)
+        self.clock = lambda _connection: world.now_us()
+        self._world = world
+
+    def stamp_us(self) -> int:
+        """Give the database's time."""
+        return self._world.now_us()
+
+
 class InlineRunner(AsyncRunner):
     """hookware's runner, in a world without threads."""
 
@@ -71,10 +84,10 @@ class Process(Holder):
         self.engines = _unused.pop() if _unused else Engines()
         self.engines.serve(self)
         world = database.world
-        self.outbox = Outbox(self.engines.app, env=node.env, config=world.config, events=node.events)
+        self.outbox = ClockedOutbox(self.engines.app, world, node)
         self.outbox.runner = self.runner = InlineRunner(self, node)
         self.outbox.store = self.store = SQLStore(
-            self.runner, lambda _connection: world.now_us(), env=node.env, tombstone_us=self.outbox.tombstone_us
+            self.runner, self.outbox.clock, env=node.env, tombstone_us=self.outbox.tombstone_us
         )
         self.outbox.on_committed = node.hint
 
@@ -182,6 +195,10 @@ class SQLiteDatabase:
             await session.commit()
 
     def left(self) -> int:
+        lost = self._looking.execute("SELECT task FROM sim_order WHERE with_task").fetchall()
+        for (task,) in lost:
+            if task not in self._committed:
+                self.world.note("answered", name=f"the order of task {task}", outcome="commit", status=200)
         return sum(row.state != State.DEAD for row in self._seen.values())
 
     def holds_up_others(self, node: str) -> bool:

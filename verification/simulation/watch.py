@@ -55,7 +55,9 @@ class Watch:
     def _leased(self, before: Seen, after: Seen) -> None:
         world, until = self._world, self._world.seconds(after.lease_until_us or 0)
         if before.state == State.LEASED and before.fence == after.fence:
-            if before.lease_until_us != after.lease_until_us:
+            if before._replace(lease_until_us=after.lease_until_us) != after:
+                world.note("meddled", task=after.id, fence=after.fence)
+            elif before != after:
                 world.note("renewed", task=after.id, fence=after.fence, until=until)
             return
         world.note(

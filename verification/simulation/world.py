@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EPOCH_US = 1_700_000_000_000_000
 HEARTBEAT = ".heartbeat"
-_RESTART_SECONDS = (0.5, 20.0)
+_RESTART_SECONDS = ((0.5, 20.0), (0.5, 20.0), (0.5, 20.0), (60.0, 300.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +194,7 @@ class World:
         self._dead.add(name)
         self.loop.freeze(name, name + HEARTBEAT)
         self.database.lose(name)
-        self.loop.after(self.random.uniform(*_RESTART_SECONDS), self._begin_again, name)
+        self.loop.after(self.random.uniform(*self.random.choice(_RESTART_SECONDS)), self._begin_again, name)
 
     def pause(self, node: str, seconds: float, why: str = "pause") -> None:
         """Freeze a whole process for a while."""
