@@ -11,7 +11,7 @@ from types import ModuleType
 
 from verification import ledger
 from verification.chaos import campaign as chaos
-from verification.chaos import outage
+from verification.chaos import outage, soak
 from verification.crash import campaign as crash
 from verification.simulation import campaign as simulation
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, ModuleType] = {
     "crash": crash,
     "chaos": chaos,
     "outage": outage,
+    "soak": soak,
     "ledger": ledger,
 }
 

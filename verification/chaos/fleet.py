@@ -53,10 +53,13 @@ class FleetFigures:
 
 
 class Fleet:
-    """Processes on one site."""
+    """Processes on one site; of `spared` nobody is killed: the last places of all."""
 
-    def __init__(self, site: Site, *, web: int, both: int, wrong_clocks: bool, options: dict[str, Any]) -> None:
+    def __init__(
+        self, site: Site, *, web: int, both: int, wrong_clocks: bool, options: dict[str, Any], spared: int = 0
+    ) -> None:
         self.figures = FleetFigures()
+        self._spared = spared
         self._site, self._options = site, options
         self._nursery = Nursery()
         self.places = [
@@ -79,7 +82,7 @@ class Fleet:
 
     def kill(self, random: Random) -> None:
         """Pull the plug of one process, and start another one in its place."""
-        place = random.choice(self.places)
+        place = random.choice(self.places[: len(self.places) - self._spared])
         if place.process.status is None:
             place.process.kill()
             self._start(place)
