@@ -30,7 +30,9 @@ def look(database: Database) -> Any:
 
 
 def schemas(look: Look) -> set[str]:
-    return set(look.rows("SELECT schemaname FROM pg_tables WHERE tablename IN ('hookware_task', 'hookware_name')"))
+    """Where hookware's tables are: in the user's own schema, which is named as the user, or in `app`."""
+    tables = "SELECT schemaname FROM pg_tables WHERE tablename IN ('hookware_task', 'hookware_name')"
+    return set(look.rows(f"{tables} AND schemaname IN ('app', current_user)"))
 
 
 async def run_two_tasks(engine: AnyEngine) -> None:
