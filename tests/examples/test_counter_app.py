@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 
 import httpx2
 import pytest
 
+from tests.databases import EVERY_DATABASE, Database
 from tests.running import Server, eventually, serve
 
 APP = "examples.counter_app:app"
@@ -36,8 +36,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    return {"COUNTER_DATABASE_URL": f"sqlite:///{tmp_path / 'counter.db'}"}
+def env(database: Database) -> dict[str, str]:
+    return {"COUNTER_DATABASE_URL": database.url.render_as_string(hide_password=False)}
 
 
 @pytest.fixture
@@ -102,6 +102,7 @@ def test_the_workers_are_private(server: Server) -> None:
     assert counts(server) == {}
 
 
+@EVERY_DATABASE
 def test_a_click_survives_kill_9(env: dict[str, str]) -> None:
     with serve(APP, env=env) as server:
         click(server, key="plug", wait="2")
@@ -120,6 +121,7 @@ def test_it_stops_when_it_is_told_to(env: dict[str, str]) -> None:
         eventually(lambda: counts(server) == {"x": 1})
 
 
+@EVERY_DATABASE
 def test_two_processes_share_the_work(env: dict[str, str]) -> None:
     with serve(APP, env=env) as one, serve(APP, env=env) as other:
         for _ in range(10):
