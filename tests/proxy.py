@@ -38,11 +38,13 @@ class Proxy:
     Attributes:
         port: where clients connect.
         delay_seconds: how long every chunk takes on its way, in both directions.
+        asked_count: how many chunks have come from clients: on a quiet line, as many as round trips.
     """
 
     def __init__(self, server_port: int) -> None:
         self.port = 0
         self.delay_seconds = 0.0
+        self.asked_count = 0
         self._server_port = server_port
         self._links: set[_Link] = set()
         self._silent_to_new = False
@@ -139,6 +141,7 @@ class Proxy:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
         while data := await reader.read(_READ_BYTES):
+            self.asked_count += writer is not link.writers[0]
             await asyncio.sleep(self.delay_seconds)
             if not link.silent:
                 writer.write(data)

@@ -64,10 +64,10 @@ class InlineRunner(AsyncRunner):
         self._process = process
         self._thread = ThreadRunner(process.engines.renewing, node.env)
 
-    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn` as the heartbeat's thread does, in one instant."""
         try:
-            return self._thread.run_blocking(fn, write=write)
+            return self._thread.run_blocking(fn, write=write, single=single)
         finally:
             self._process.database.look()
 

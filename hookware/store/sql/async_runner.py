@@ -28,16 +28,16 @@ class AsyncRunner:
         self._reading = CapacityLimiter(2)
         self._left_alone: set[asyncio.Task[Any]] = set()
 
-    async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+    async def run(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn` on the event loop, its statements in the driver."""
 
         async def once() -> T:
             async with self._writing if write else self._reading:
-                return await self._cancelled_once(_run(self._engine, fn, write))
+                return await self._cancelled_once(_run(self._engine, fn, write, single))
 
         return await self._limit.bound(once)
 
-    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn` in this thread, which must have no event loop: the connection gets a loop of its own."""
         if in_event_loop():
             raise SessionError(
@@ -45,7 +45,7 @@ class AsyncRunner:
                 "`await taskqueue.add_async(...)`, or install psycopg and use postgresql+psycopg"
             )
         try:
-            return anyio.run(self._run_apart, fn, write)
+            return anyio.run(self._run_apart, fn, write, single)
         except Exception as error:
             if is_conflict(error):
                 raise TransientError(f"the database is busy: {error}") from error
@@ -95,12 +95,12 @@ class AsyncRunner:
         if not task.cancelled():
             task.exception()  # what is asked for is not complained of
 
-    async def _run_apart(self, fn: Callable[[Connection], T], write: bool) -> T:
+    async def _run_apart(self, fn: Callable[[Connection], T], write: bool, single: bool) -> T:
         # A connection of an asyncio driver belongs to the loop that opened it: none is kept.
         engine = own_async_engine(self._engine, pooled=False)
         try:
             with anyio.fail_after(LIMIT_SECONDS):
-                return await _run(engine, fn, write)
+                return await _run(engine, fn, write, single)
         finally:
             await engine.dispose()
 
@@ -114,6 +114,6 @@ def own_async_engine(user_engine: AsyncEngine, *, pooled: bool = True) -> AsyncE
     return own
 
 
-async def _run(engine: AsyncEngine, fn: Callable[[Connection], T], write: bool) -> T:
+async def _run(engine: AsyncEngine, fn: Callable[[Connection], T], write: bool, single: bool) -> T:
     async with engine.connect() as connection:
-        return await connection.run_sync(transact, fn, write)
+        return await connection.run_sync(transact, fn, write, single)

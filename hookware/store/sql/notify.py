@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 CHANNEL: Final = "hookware"
 """Where tasks are told of, by all who use the database: for those of another schema it is one look in vain."""
 
-_NOTIFY = text(f"SELECT pg_notify(:channel, :sender), set_config('statement_timeout', '{STATEMENT_SECONDS}s', true)")
+# A notice waits for one lock only, at its commit, for which the limit of a statement would come too late.
+_NOTIFY = text(f"SELECT pg_notify(:channel, :sender), set_config('lock_timeout', '{STATEMENT_SECONDS}s', true)")
 
 
 class PostgresNotices:
@@ -41,15 +42,15 @@ class PostgresNotices:
 
     async def send(self) -> None:
         """Tell the others that there may be tasks for them."""
-        await self._runner.run(partial(self._notify, CHANNEL), write=False)
+        await self._runner.run(partial(self._notify, CHANNEL), write=False, single=True)
 
     def send_blocking(self) -> None:
         """Do the same in this thread."""
-        self._runner.run_blocking(partial(self._notify, CHANNEL), write=False)
+        self._runner.run_blocking(partial(self._notify, CHANNEL), write=False, single=True)
 
     async def ping(self) -> None:
         """Send this process's own ear an echo, over another connection."""
-        await self._runner.run(partial(self._notify, self._own_channel), write=False)
+        await self._runner.run(partial(self._notify, self._own_channel), write=False, single=True)
 
     def listening(self) -> AbstractAsyncContextManager[Ear]:
         """Hold a connection that listens."""

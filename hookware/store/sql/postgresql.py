@@ -1,12 +1,14 @@
 """hookware's own connections to PostgreSQL: few, at READ COMMITTED, and never waiting for ever on a dead network."""
 
 import os
+import select
 import socket
 from contextlib import suppress
 from inspect import getclosurevars, isfunction
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def own_pool(engine: Engine, *, pooled: bool = True) -> Pool:
         pool_size=_KEPT,
         max_overflow=_MORE,
         recycle=1800,
-        pre_ping=True,
+        pre_ping=not _looks(engine),
         dialect=engine.dialect,
         _dispatch=theirs.dispatch,  # as Pool.recreate() does
     )
@@ -56,6 +58,8 @@ def own_pool(engine: Engine, *, pooled: bool = True) -> Pool:
 def configure(engine: Engine) -> None:
     """Let an engine of hookware's own notice when the other side is gone."""
     event.listen(engine, "connect", _limit_silence)
+    if _looks(engine):
+        event.listen(engine, "checkout", _refuse_if_ended)
 
 
 def limit_lock_waits(connection: Connection) -> None:
@@ -95,6 +99,29 @@ def break_off(connection: object) -> None:
     # Closed meanwhile, or the other side was faster.
     with suppress(Exception), socket.socket(fileno=os.dup(_descriptor(connection) or -1)) as peer:
         peer.shutdown(socket.SHUT_RDWR)
+
+
+def _looks(engine: Engine) -> bool:
+    """Say whether a look at a connection's socket shows that the other side has ended it."""
+    return not engine.dialect.is_async and hasattr(select, "poll")
+
+
+def _refuse_if_ended(connection: "DBAPIConnection", _record: object, _fairy: object) -> None:
+    """Have another connection opened in place of one that the other side has ended while nobody used it.
+
+    A ping would find out the same, and cost each transaction a round trip.
+    """
+    if _has_ended(connection):
+        raise DisconnectionError
+
+
+def _has_ended(connection: "DBAPIConnection") -> bool:
+    try:
+        incoming = select.poll()
+        incoming.register(_descriptor(connection) or -1, select.POLLIN)
+        return bool(incoming.poll(0))  # nothing was asked: what has come is most likely the end
+    except Exception:  # noqa: BLE001 - whatever a driver raises for a connection that it knows to be closed
+        return True
 
 
 def _limit_silence(connection: "DBAPIConnection", _record: "ConnectionPoolEntry") -> None:

@@ -29,14 +29,15 @@ _LONGEST_PAUSE_SECONDS = 0.2
 class Runner(Protocol):
     """Runs a function of a connection in a transaction: committed when it returns, rolled back when it raises."""
 
-    async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+    async def run(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn`, again if it conflicts with another transaction; TransientError if that does not end.
 
-        Cancelling waits for the transaction's end, so that a claim is never lost half-way.
+        Cancelling waits for the transaction's end, so that a claim is never lost half-way. `single`: it is one
+        statement, which needs no transaction around it, nor the two round trips that this would cost.
         """
         ...
 
-    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn` once, in the thread that calls: for the heartbeat and for synchronous code."""
         ...
 
@@ -78,20 +79,20 @@ class ThreadRunner:
         self._writing = CapacityLimiter(1 if engine.dialect.name == "sqlite" else 4)
         self._reading = CapacityLimiter(2)
 
-    async def run(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+    async def run(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn` in a worker thread."""
         limiter = self._writing if write else self._reading
         self._silence.end()
 
         async def once() -> T:
-            return await to_thread.run_sync(self._run, fn, write, limiter=limiter, abandon_on_cancel=True)
+            return await to_thread.run_sync(self._run, fn, write, single, limiter=limiter, abandon_on_cancel=True)
 
         return await self._limit.bound(once)
 
-    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True) -> T:
+    def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn` in this thread."""
         try:
-            return self._run(fn, write)
+            return self._run(fn, write, single)
         except Exception as error:
             if is_conflict(error):
                 raise TransientError(f"the database is busy: {error}") from error
@@ -124,14 +125,14 @@ class ThreadRunner:
         finally:
             self._closing_count += 1
 
-    def _run(self, fn: Callable[[Connection], T], write: bool) -> T:
+    def _run(self, fn: Callable[[Connection], T], write: bool, single: bool) -> T:
         lock, closing_count = self._write_lock if write else None, self._closing_count
         if lock is not None:
             lock.acquire()
         try:
             with self._silence.limited(), self._engine.connect() as connection:
                 try:
-                    return transact(connection, fn, write)
+                    return transact(connection, fn, write, single)
                 finally:
                     if closing_count != self._closing_count or closing_count % 2:
                         connection.invalidate()  # nobody waits for this call: its pool may be closed already
@@ -140,8 +141,10 @@ class ThreadRunner:
                 lock.release()
 
 
-def transact(connection: Connection, fn: Callable[[Connection], T], write: bool) -> T:
+def transact(connection: Connection, fn: Callable[[Connection], T], write: bool, single: bool) -> T:
     """Run `fn` in a transaction of `connection`; one that writes takes SQLite's lock at its beginning."""
+    if single and connection.dialect.name == "postgresql":
+        return fn(connection.execution_options(isolation_level="AUTOCOMMIT"))
     with connection.begin():
         if write and connection.dialect.name == "sqlite":
             begin_immediate(connection)
