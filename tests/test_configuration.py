@@ -133,7 +133,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, "sub
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_server_ends_at_start_up_and_says_what_to_do(servers: dict[str, "subprocess.Popen[str]"], name: str) -> None:
-    output, _ = servers[name].communicate(timeout=30)
+    output, _ = servers[name].communicate(timeout=100)
     status = servers[name].returncode
     assert status in (1, 3), output  # uvicorn's for an app that cannot be imported, and for a failed start-up
     assert re.search(MISTAKES[name].says, output), output
@@ -264,7 +264,7 @@ def test_what_may_be_zero_may_be_zero() -> None:
     Hookware(engine=FILE, drain_seconds=0, tombstone_seconds=0)
 
 
-@pytest.mark.parametrize("option", ["create_tables", "dispatch"])
+@pytest.mark.parametrize("option", ["create_tables", "dispatch", "foreground_first"])
 def test_a_switch_is_no_text(option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} must be True or False, got 'false'"):
         Hookware(engine=FILE, **option_of(option, "false"))
@@ -383,7 +383,7 @@ def run(script: str, folder: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -57,8 +57,8 @@ class Command:
 
     def ended(self) -> tuple[int, str]:
         """Wait for its end; give the status, and what it has said."""
-        status = self._process.wait(timeout=40)
-        self._reader.join(timeout=40)
+        status = self._process.wait(timeout=100)
+        self._reader.join(timeout=100)
         return status, self.log
 
     def kill(self) -> None:

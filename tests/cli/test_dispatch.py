@@ -100,7 +100,7 @@ def script(folder: Path, *arguments: str, code: str = MAIN, **environment: str) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=40,
+        timeout=100,
         check=False,
     )
     return result.returncode, result.stdout
@@ -143,7 +143,7 @@ def test_an_error_of_the_apps_own_code_is_shown_with_its_place(tmp_path: Path) -
 def test_without_click_it_says_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['click'] = None; from hookware.__main__ import main; main()"
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=40, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
     assert result.returncode == 1
     assert result.stderr == 'hookware: the command line needs click: pip install "hookware[cli]"\n'
