@@ -33,6 +33,7 @@ class Config:
         base_url: the scheme and host that deliveries carry.
         create_tables: make hookware's tables at start-up if they are missing.
         dispatch: run tasks in this process; False only stores them.
+        foreground_first: let tasks wait where users of this process would feel them.
         queues: settings by queue name; a queue not named here has the defaults.
     """
 
@@ -48,6 +49,7 @@ class Config:
     base_url: str = "http://localhost"
     create_tables: bool = True
     dispatch: bool = True
+    foreground_first: bool = True
     queues: Mapping[str, QueueSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class Config:
             _check(name, getattr(self, name), least=0.01)
         for name in ("drain_seconds", "overrun_seconds", "tombstone_seconds"):
             _check(name, getattr(self, name), least=0)
-        for name in ("create_tables", "dispatch"):
+        for name in ("create_tables", "dispatch", "foreground_first"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} must be True or False, got {getattr(self, name)!r}")
         try:

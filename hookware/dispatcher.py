@@ -19,6 +19,7 @@ from hookware.core.task import Lease
 from hookware.delivery import Delivery
 from hookware.env import Env, Wake
 from hookware.events import AttemptSettled, AttemptStarted, Events
+from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
@@ -52,6 +53,7 @@ class Dispatcher:
         events: Events,
         owner: str,
         hurry: Callable[[float], None] = lambda _seconds: None,
+        foreground: Foreground | None = None,
         health: Health | None = None,
         on_left_over: Callable[[], None] = lambda: None,
     ) -> None:
@@ -63,6 +65,7 @@ class Dispatcher:
         self._hurry, self._on_left_over = hurry, on_left_over
         self._settler = Settler(store, env, self.health)
         self._slowdown = Slowdown(env)
+        self._foreground = foreground or Foreground(env, config)
         self._last_chance = LastChance(config.crash_limit)
         # What runs.
         self._attempts: dict[Lease, Attempt] = {}
@@ -153,7 +156,7 @@ class Dispatcher:
     async def _claim_until_stopped(self, attempts: TaskGroup) -> None:
         self._hinted = True  # after a failure, what is due is not known
         while not self._stopping:
-            if await self._claim_is_worthwhile():
+            if await self._claim_is_worthwhile() and await self._has_its_turn():
                 self._claims_begun += 1
                 await self._claim(attempts)
                 self._claims_ended = self._claims_begun
@@ -174,6 +177,11 @@ class Dispatcher:
         # Nobody said that anything is due: a claim is a write, so ask first.
         self._know_due(await self._store.next_due(self._slowdown.excluded()))
         return self._env.monotonic() >= self._due_at
+
+    async def _has_its_turn(self) -> bool:
+        """Let users go first; say whether there is a free slot then."""
+        await self._foreground.turn()
+        return self._free_slots > 0
 
     async def _claim(self, attempts: TaskGroup) -> None:
         asked, sent_at = self._free_slots, self._env.monotonic()
@@ -197,6 +205,7 @@ class Dispatcher:
         self._hinted = self._hinted or self._last_chance.awaited  # what goes back is due
         for attempt in claimed:
             self._attempts[attempt.task.lease] = attempt
+            self._foreground.began(attempt)
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
             self._heartbeat.hold(attempt.task.lease, deadline, on_lost, is_ending=attempt.is_ending)
             attempts.start_soon(self._attempt, attempt)
@@ -216,7 +225,7 @@ class Dispatcher:
     def _pause(self) -> float:
         """How long to wait for a notice or a free slot."""
         if self._free_slots == 0:
-            return self._poll()
+            return min(self._poll(), self._foreground.presence())
         return min(self._due_at, self._ask_at) - self._env.monotonic()
 
     def _poll(self) -> float:
@@ -226,7 +235,7 @@ class Dispatcher:
     def _free_slots(self) -> int:
         if self._last_chance.awaited and self._attempts:
             return 0
-        return self._config.concurrency - len(self._attempts)
+        return self._foreground.room(len(self._attempts))
 
     # Deliver.
 
@@ -246,9 +255,12 @@ class Dispatcher:
         """Deliver, and say what came of it; None if the lease was lost on the way."""
         with attempt.scope:
             await attempt.turn()
+            if not (attempt.postponed or self._stopping):
+                await self._foreground.turn(attempt)
             stale = self._env.monotonic() - attempt.claimed_at > self._config.lease_seconds * _STALE_PART
             if stale or attempt.postponed or self._stopping:
                 return Interrupted()
+            self._foreground.began(attempt)
             self._events.emit(AttemptStarted(attempt.task))
             self._env.fp("dispatch.start")
             outcome = await attempt.deliver(self._deliver, self._env)
@@ -286,6 +298,7 @@ class Dispatcher:
         """Free the slot."""
         self._heartbeat.drop(attempt.task.lease)
         self._attempts.pop(attempt.task.lease, None)
+        self._foreground.ended(attempt)
         attempt.ended.set()
         if not self._attempts:
             self._idle.set()

@@ -24,6 +24,7 @@ from hookware.env import Env
 from hookware.errors import ConfigurationError, Error
 from hookware.events import Events
 from hookware.exchange import serve_delivery, serve_request
+from hookware.foreground import Foreground
 from hookware.handlers import TaskRouter, default_router
 from hookware.lifespan import Lifespan, fail_startup
 from hookware.processing import Processing, Storing
@@ -72,6 +73,8 @@ class Hookware:
         create_tables: make hookware's tables at start-up where they are missing.
         dispatch: run tasks in this process; False only stores them. The environment variable HOOKWARE_DISPATCH, "on"
             or "off", wins over it.
+        foreground_first: while users are there, begin tasks one after another and between requests, and run fewer at
+            once when the event loop is late; False runs as many as there are slots, whoever waits.
         listen: on PostgreSQL, hear at once of tasks that other processes add. If `engine` goes through a pooler in
             transaction mode, such as pgbouncer: a URL around it; or False, to find such tasks by `poll_seconds` alone.
         queues: settings of queues; those not named have the defaults.
@@ -98,6 +101,7 @@ class Hookware:
         base_url: str = "http://localhost",
         create_tables: bool = True,
         dispatch: bool = True,
+        foreground_first: bool = True,
         listen: bool | URL | str = True,
         queues: Iterable[QueueSettings] = (),
         router: TaskRouter | None = None,
@@ -124,6 +128,7 @@ class Hookware:
                 base_url=base_url,
                 create_tables=create_tables,
                 dispatch=dispatches_here(dispatch),
+                foreground_first=foreground_first,
                 queues=_by_name(queues),
             )
             url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL
@@ -140,6 +145,7 @@ class Hookware:
                 raise
             self._refused = error
             return
+        self._foreground = Foreground(self._env, self.config)
         wake_on_commit(self._outbox)
 
     @property
@@ -181,7 +187,8 @@ class Hookware:
             await _forbid(send)
         else:
             unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope))
-            await serve_request(app, unit, _cleaned(scope), receive, send)
+            with self._foreground.request(send) as noting_send:
+                await serve_request(app, unit, _cleaned(scope), receive, noting_send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._router.find(_route_path(scope)) is not None:
@@ -222,7 +229,9 @@ class Hookware:
 
     async def _start(self, loops: TaskGroup, target: Target) -> None:
         self._started = True
-        self._processing = Processing(self._outbox, target) if self.config.dispatch else Storing(self._outbox)
+        self._processing = (
+            Processing(self._outbox, target, self._foreground) if self.config.dispatch else Storing(self._outbox)
+        )
         await self._processing.start(loops)
         self._announce()
 

@@ -8,6 +8,7 @@ from anyio.abc import TaskGroup
 from hookware.core.lifecycle import Outcome
 from hookware.delivery import Delivery, Target, deliver
 from hookware.dispatcher import Dispatcher
+from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.listener import Listener
@@ -15,6 +16,7 @@ from hookware.notifier import Notifier
 from hookware.owner import current_owner
 from hookware.reaper import Reaper
 from hookware.store.sql.outbox import Outbox
+from hookware.supervisor import supervise
 
 _LAST_SECONDS = 2.0  # what the last notice may take
 
@@ -42,13 +44,16 @@ class Storing:
 class Processing:
     """Dispatches the tasks of an outbox into a target, from `start` to `stop`; tells others of tasks until `close`."""
 
-    def __init__(self, outbox: Outbox, target: Target) -> None:
+    def __init__(self, outbox: Outbox, target: Target, foreground: Foreground | None = None) -> None:
         env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
         self._outbox, self._heartbeat = outbox, heartbeat
         self._deliver_into = partial(deliver, target, env=env, config=config)
         self._notifier = Notifier(outbox.notices, env, health)
+        foreground = foreground or Foreground(env, config)
+        self._probe = partial(supervise, "foreground", foreground.probe, env=env, events=events, health=health)
+        self._probing = anyio.CancelScope()
         self._dispatcher = Dispatcher(
             store=store,
             deliver=self._deliver,
@@ -58,6 +63,7 @@ class Processing:
             events=events,
             owner=current_owner(env),
             hurry=outbox.runner.hurry,
+            foreground=foreground,
             health=health,
             on_left_over=self._notifier.left_over,
         )
@@ -74,6 +80,7 @@ class Processing:
         loops.start_soon(self._notifier.run)
         loops.start_soon(self._dispatcher.run)
         loops.start_soon(self._reaper.run)
+        loops.start_soon(self._measure_lag)
         if self._listener is not None:
             loops.start_soon(self._listener.run)
 
@@ -82,6 +89,7 @@ class Processing:
         if self._stopped:
             return
         self._stopped = True
+        self._probing.cancel()
         self._outbox.on_committed = self._notifier.notify  # nobody here runs them any more
         try:
             async with anyio.create_task_group() as stopping:
@@ -114,6 +122,10 @@ class Processing:
         if self._outbox.keeps_snapshots or (delivery.is_again and not in_sqlite):
             await self._heartbeat.rest(delivery.task.lease)
         return await self._deliver_into(delivery)
+
+    async def _measure_lag(self) -> None:
+        with self._probing:
+            await self._probe()
 
     def _committed(self) -> None:
         self._notifier.owe()
