@@ -15,15 +15,16 @@ from hookware.env import Env, Wake
 from hookware.events import AttemptSettled, Events
 from hookware.health import Health
 from hookware.owner import is_dead
-from hookware.store.base import Settlement, Store
+from hookware.store.base import LATEST_US, Settlement, Store
 from hookware.supervisor import supervise
 
 _BATCH = 100
 _PRUNE_SECONDS = 3600.0
+_SHORTLY_SECONDS = 0.01
 
 
 class Reaper:
-    """Reaps at once, and then every half lease; every hour it also removes what has had its time.
+    """Reaps at once, then every half lease and when a lease ends; every hour it removes what has had its time.
 
     Args:
         store: where the tasks are.
@@ -56,6 +57,7 @@ class Reaper:
         self._is_held = is_held
         self._is_dead = is_dead
         self._prune_at = env.monotonic()
+        self._first_end = float("inf")
         self._scope = anyio.CancelScope()
         self.has_reaped = False
         self._running = False
@@ -80,7 +82,10 @@ class Reaper:
 
     async def reap(self) -> int:
         """Take back every task whose lease has ended; how many."""
-        dead = [owner for owner in await self._store.owners() if self._is_dead(owner)]
+        owners = await self._store.owners()
+        dead = [owner for owner in owners if self._is_dead(owner)]
+        ends_us = (end_us for owner, end_us in owners.items() if owner not in dead and end_us > 0)
+        self._first_end = self._env.monotonic() + min(ends_us, default=LATEST_US) / 1e6
         count = 0
         while True:
             tasks = await self._store.expired(_BATCH, dead)
@@ -106,7 +111,14 @@ class Reaper:
                 await self._store.prune()
                 self._prune_at = self._env.monotonic() + _PRUNE_SECONDS
             self.health.worked("reaper")
-            await self._env.sleep(self._config.lease_seconds / 2 * (0.9 + self._env.random() / 10))
+            await self._env.sleep(self._pause())
+
+    def _pause(self) -> float:
+        """How long to wait: until the first lease ends that nobody renews, if that is soon."""
+        half = self._config.lease_seconds / 2 * (0.9 + self._env.random() / 10)
+        until_end = max(0.0, self._first_end - self._env.monotonic())
+        # Not all processes at the same moment.
+        return min(half, until_end + self._env.random() * min(self._config.poll_seconds, half) / 4 + _SHORTLY_SECONDS)
 
     async def _take_back(self, tasks: list[LeasedTask]) -> int:
         if not tasks:

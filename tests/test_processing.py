@@ -166,7 +166,7 @@ async def test_nothing_is_drained_before_the_reaper_has_looked(stage: Stage, mon
     hookware = stage.make()
     owners = hookware._outbox.store.owners
 
-    async def late_owners() -> list[str]:
+    async def late_owners() -> dict[str, int]:
         asked.set()
         await go_on.wait()
         return await owners()

@@ -203,6 +203,24 @@ async def test_it_goes_on_after_an_error(world: World) -> None:
     assert await world.wake.wait(0)
 
 
+async def test_it_is_there_when_a_lease_ends_that_nobody_renews(world: World) -> None:
+    world.store.insert([new_task(1)])
+    await world.claim("elsewhere")
+    world.env.advance(5)
+    await run_through(world.reaper, world.env, 2)
+    assert [round(seconds, 2) for seconds in world.env.slept] == [13.5, 11.51]
+    assert len(world.decisions) == 1
+
+
+async def test_of_a_lease_that_has_ended_and_cannot_be_taken_it_makes_no_hurry(world: World) -> None:
+    world.store.insert([new_task(1)])
+    (task,) = await world.claim("elsewhere")
+    world.heartbeat.hold(task.lease, 1e9, lambda: None)  # a clock has stepped: it is kept alive here
+    world.env.advance(31)
+    await run_through(world.reaper, world.env, 3)
+    assert world.env.slept == [13.5, 13.5, 13.5]
+
+
 async def test_it_prunes_at_its_start_and_then_every_hour(world: World) -> None:
     pruned: list[float] = []
 
@@ -225,7 +243,7 @@ async def test_stop_before_run_lets_it_return(world: World) -> None:
 
 async def test_a_call_that_the_stop_breaks_off_is_no_failure(world: World) -> None:
     class Store(WatchedStore):
-        async def owners(self) -> list[str]:
+        async def owners(self) -> dict[str, int]:
             asked.set()
             with anyio.CancelScope(shield=True):
                 await broken_off.wait()
@@ -247,7 +265,7 @@ async def test_it_says_when_it_has_been_through_once(world: World) -> None:
     seen: list[bool] = []
 
     class Store(WatchedStore):
-        async def owners(self) -> list[str]:
+        async def owners(self) -> dict[str, int]:
             seen.append(reaper.has_reaped)
             return await super().owners()
 

@@ -129,8 +129,8 @@ class Store(Protocol):
         """
         ...
 
-    async def owners(self) -> list[str]:
-        """List the owners that hold leases."""
+    async def owners(self) -> dict[str, int]:
+        """List the owners that hold leases, each with the microseconds until the first of its leases ends."""
         ...
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:

@@ -73,10 +73,14 @@ class MemoryStore:
             rows.sort(key=lambda row: (row.lease_until_us, row.task.id))
             return [leased(row, now_us) for row in rows[: max(0, limit)]]
 
-    async def owners(self) -> list[str]:
-        """List the owners that hold leases."""
+    async def owners(self) -> dict[str, int]:
+        """List the owners that hold leases, and when the first of each ends."""
         with self._lock:
-            return sorted({row.owner for row in self._in_state(State.LEASED) if row.owner is not None})
+            now_us, ends = self._clock_us(), dict[str, int]()
+            for row in self._in_state(State.LEASED):
+                if row.owner is not None:
+                    ends[row.owner] = min(ends.get(row.owner, LATEST_US), row.lease_until_us - now_us)
+            return ends
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""

@@ -42,7 +42,7 @@ class Wire:
         """Pass the call on, if nothing happens."""
         return await self._call(lambda: self._store.expired(limit, owners))
 
-    async def owners(self) -> list[str]:
+    async def owners(self) -> dict[str, int]:
         """Pass the call on, if nothing happens."""
         return await self._call(self._store.owners)
 

@@ -1,10 +1,11 @@
 """Names of tasks: who holds one, winning it, and its tombstone."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Column, Connection, Row, Select, String, bindparam, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from hookware.core.lifecycle import State
 from hookware.store.base import AddResult
@@ -35,12 +36,8 @@ def taken(connection: Connection, keys: Iterable[Key], now_us: int) -> dict[Key,
     """Say which names cannot be added, and why; a waiting task takes its name before it has won it."""
     answers: dict[Key, AddResult] = {}
     for queue_name, names in _by_queue(keys).items():
-        for some in chunks(names):
-            living = select(_tasks.name).where(
-                _tasks.queue_name == queue_name, _tasks.name.in_(some), ~keyed(State.DEAD)
-            )
-            for name in connection.execute(living).scalars():
-                answers[queue_name, name] = AddResult.NAME_TAKEN
+        for name in _living(connection, queue_name, names):
+            answers[queue_name, name] = AddResult.NAME_TAKEN
         for name, (_holder, expires_us) in _held(connection, queue_name, names, now_us).items():
             result = AddResult.NAME_TAKEN if expires_us is None else AddResult.NAME_TOMBSTONED
             answers.setdefault((queue_name, name), result)  # a task that waits for a tombstone's end has it first
@@ -87,31 +84,49 @@ def tombstone_name(connection: Connection, task_id: int, expires_us: int) -> Non
 
 
 def _insert(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict[Key, int]:
+    statement, rows = _upsert(connection), [wish._asdict() for wish in wishes]
+    if connection.dialect.name == "postgresql":
+        # With a condition beside the values SQLAlchemy would send a statement for each row.
+        each = func.unnest(*(bindparam(f"{field}s", type_=ARRAY(_names[field].type)) for field in Wish._fields))
+        given = each.table_valued(*Wish._fields).render_derived()
+        statement = statement.from_select(Wish._fields, select(given))
+        rows = [{f"{field}s": [row[field] for row in rows] for field in Wish._fields}]
     # A concurrent transaction may win the name first: then no row comes back for it.
-    statement = _upsert(connection)
     statement = statement.on_conflict_do_update(
         index_elements=[_names.queue_name, _names.name],
         set_={"task_id": statement.excluded.task_id, "expires_us": None},
         where=_names.expires_us <= now_us,
     )
-    rows = connection.execute(
-        statement.returning(_names.queue_name, _names.name, _names.task_id),
-        [{**wish._asdict(), "expires_us": None} for wish in wishes],
-    )
-    return {(row.queue_name, row.name): row.task_id for row in rows}
+    won = connection.execute(statement.returning(_names.queue_name, _names.name, _names.task_id), rows)
+    return {(row.queue_name, row.name): row.task_id for row in won}
+
+
+def _living(connection: Connection, queue_name: str, names: Sequence[str]) -> Iterator[str]:
+    living = select(_tasks.name).where(_tasks.queue_name == queue_name, ~keyed(State.DEAD))
+    return (row.name for row in _look_up(connection, living, _tasks.name, names))
 
 
 def _held(
     connection: Connection, queue_name: str, names: Sequence[str], now_us: int
 ) -> dict[str, tuple[int, int | None]]:
     unexpired = _names.expires_us.is_(None) | (_names.expires_us > now_us)
-    answers: dict[str, tuple[int, int | None]] = {}
+    held = select(_names.name, _names.task_id, _names.expires_us).where(_names.queue_name == queue_name, unexpired)
+    rows = _look_up(connection, held, _names.name, names)
+    return {row.name: (row.task_id, row.expires_us) for row in rows}
+
+
+def _look_up(
+    connection: Connection, statement: Select[Any], column: Column[Any], names: Sequence[str]
+) -> Iterator[Row[Any]]:
+    """Give a row for each of the names that have one."""
     for some in chunks(names):
-        statement = select(_names.name, _names.task_id, _names.expires_us).where(
-            _names.queue_name == queue_name, _names.name.in_(some), unexpired
-        )
-        answers.update({row.name: (row.task_id, row.expires_us) for row in connection.execute(statement)})
-    return answers
+        if connection.dialect.name == "postgresql":
+            # A look for each: for all at once it may walk over every name that the queue has had.
+            each = func.unnest(bindparam("some", some, type_=ARRAY(String))).table_valued("name").render_derived()
+            look = statement.where(column == each.c.name).limit(1).lateral()
+            yield from connection.execute(select(look).select_from(each.join(look, true())))
+        else:
+            yield from connection.execute(statement.where(column.in_(some)))
 
 
 def _by_queue(keys: Iterable[Key]) -> dict[str, list[str]]:

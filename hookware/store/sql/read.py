@@ -18,14 +18,14 @@ _CHUNK = 500
 _columns = task_table.c
 
 
-def _in_state(state: State) -> ColumnElement[bool]:
-    # Spelled as in the partial indexes: with a bound parameter SQLite could not use them.
+def in_state(state: State) -> ColumnElement[bool]:
+    """Give the condition for a state, spelled as in the partial indexes: a bound parameter would not fit them."""
     return _columns.state == literal_column(str(int(state)))
 
 
-PENDING = _in_state(State.PENDING)
-LEASED = _in_state(State.LEASED)
-DEAD = _in_state(State.DEAD)
+PENDING = in_state(State.PENDING)
+LEASED = in_state(State.LEASED)
+DEAD = in_state(State.DEAD)
 
 
 def keyed(state: State) -> ColumnElement[bool]:

@@ -1,19 +1,22 @@
 """The other statements of the store: adding, recovering, pruning, and what people ask and do by hand."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask, NewTask
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
 from hookware.store.sql import names
-from hookware.store.sql.read import DEAD, LEASED, keyed, leased_or_bare, read
+from hookware.store.sql.read import DEAD, LEASED, chunks, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_row
 from hookware.store.sql.tables import name_table, task_table
 
 _columns = task_table.c
 _names = name_table.c
+
+_FORGET = delete(name_table).where(_names.queue_name == bindparam("of_queue"), _names.name == bindparam("old_name"))
 
 PRUNE_LIMIT = 1000
 """The most rows that one prune transaction removes of each kind: long ones would keep others from writing."""
@@ -46,22 +49,34 @@ def expired(connection: Connection, limit: int, owners: Sequence[str], now_us: i
     return [task for task in tasks if task is not None]
 
 
-def owners(connection: Connection) -> list[str]:
-    """List the owners that hold leases."""
-    statement = select(_columns.owner).distinct().where(LEASED, _columns.owner.is_not(None))
-    return sorted(connection.execute(statement).scalars())
+def owners(connection: Connection, now_us: int) -> dict[str, int]:
+    """List the owners that hold leases, each with the microseconds until the first of its leases ends."""
+    first = func.min(_columns.lease_until_us)
+    statement = select(_columns.owner, first).where(LEASED, _columns.owner.is_not(None)).group_by(_columns.owner)
+    # What is no number there says nothing of an end.
+    ends = {owner: end_us if isinstance(end_us, int) else LATEST_US for owner, end_us in connection.execute(statement)}
+    return {owner: end_us - now_us for owner, end_us in ends.items()}
 
 
 def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:
     """Remove some expired tombstones and old duplicates; how many. Zero: there are no more."""
     # Locked where they are chosen: a name that is won again, or a duplicate that is run again, is none any more.
-    key = (_names.queue_name, _names.name)
-    expired_names = select(*key).where(_names.expires_us <= now_us).limit(PRUNE_LIMIT)
-    expired_names = expired_names.with_for_update(skip_locked=True)
-    removed = connection.execute(delete(name_table).where(tuple_(*key).in_(expired_names))).rowcount
-    old = select(_columns.id).where(DEAD, _columns.dead_us <= now_us - tombstone_us)
-    duplicates = old.where(_columns.dead_reason == "duplicate").limit(PRUNE_LIMIT).with_for_update(skip_locked=True)
-    return removed + connection.execute(delete(task_table).where(_columns.id.in_(duplicates))).rowcount
+    # The order is that of the index: without it PostgreSQL may read the whole table.
+    expired = select(_names.queue_name, _names.name).where(_names.expires_us <= now_us).order_by(_names.expires_us)
+    keys = _locked(connection, expired)
+    if keys:
+        connection.execute(_FORGET, [{"of_queue": key.queue_name, "old_name": key.name} for key in keys])
+    old = select(_columns.id).where(
+        DEAD, _columns.dead_reason == "duplicate", _columns.dead_us <= now_us - tombstone_us
+    )
+    ids = [row.id for row in _locked(connection, old.order_by(_columns.dead_us))]
+    for some in chunks(ids):
+        connection.execute(delete(task_table).where(_columns.id.in_(some)))
+    return len(keys) + len(ids)
+
+
+def _locked(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
+    return connection.execute(statement.limit(PRUNE_LIMIT).with_for_update(skip_locked=True)).all()
 
 
 def get(connection: Connection, task_id: int) -> TaskInfo | None:
@@ -74,7 +89,7 @@ def list_tasks(connection: Connection, *, state: State | None, queue_name: str |
     """List tasks by id."""
     statement = select(task_table).order_by(_columns.id).limit(max(0, limit))
     if state is not None:
-        statement = statement.where(_columns.state == int(state))
+        statement = statement.where(in_state(state))
     if queue_name is not None:
         statement = statement.where(_columns.queue_name == queue_name)
     return [to_info(row) for row in read(connection, statement)]

@@ -82,9 +82,9 @@ class SQLStore:
         """List leased tasks whose lease has ended, or whose owner is one of `owners`."""
         return await self._runner.run(partial(self._expired, limit, owners), write=False)
 
-    async def owners(self) -> list[str]:
-        """List the owners that hold leases."""
-        return await self._runner.run(statements.owners, write=False)
+    async def owners(self) -> dict[str, int]:
+        """List the owners that hold leases, and when the first of each ends."""
+        return await self._runner.run(lambda c: statements.owners(c, self._clock(c)), write=False)
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""

@@ -1,0 +1,192 @@
+"""Every hot statement on PostgreSQL touches few pages, whatever the table holds and the planner believes of it.
+
+The statements are the real ones; each is explained with its values just before it runs, in a savepoint.
+HOOKWARE_PLAN_ROWS=1000000 makes the tables larger; give pytest `-o timeout=300` then.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, text
+
+from hookware.store.base import Claim
+from hookware.store.sql import claim, statements
+from hookware.store.sql.engines import own_engine
+from hookware.store.sql.outlook import Outlook
+from hookware.store.sql.schema import make_tables
+from hookware.store.sql.statements import PRUNE_LIMIT
+from tests.postgres import PostgresServer
+from tests.store.subject import LEASE_US, SECOND_US, START_US, new_task
+from tests.store.test_plans import HOT, ROWS
+
+pytestmark = pytest.mark.postgres
+
+FILL = """
+INSERT INTO hookware_task (id, queue_name, name, method, url, headers, body, deadline_us, created_us, eta_us, state,
+    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, dead_us, dead_reason)
+SELECT i, 'q' || (i % 7), CASE WHEN i % 3 = 0 THEN 'n' || i END, 'POST', '/worker', '[]', '', 30000000, 0,
+    :now + (i % 1000 - 500) * 1000000, CASE i % 100 WHEN 1 THEN 1 WHEN 2 THEN 2 ELSE 0 END,
+    1, CASE WHEN i % 100 = 1 THEN 'me' END, CASE WHEN i % 100 = 1 THEN :now + i END, 1, 0, 0,
+    CASE WHEN i % 100 = 2 THEN i END, CASE WHEN i % 100 = 2 THEN 'retries' END
+FROM generate_series(1, :rows) AS i
+"""
+FILL_NAMES = """
+INSERT INTO hookware_name SELECT queue_name, name, id, CASE WHEN id % 2 = 1 THEN :now + id END
+FROM hookware_task WHERE name IS NOT NULL
+"""
+
+Node = dict[str, Any]
+
+
+CHOSEN_ROWS = {"prune": PRUNE_LIMIT, "expired": 100, "expired of owners": ROWS // 100, "list": 10}
+"""How many rows a function may look at; the others name the rows that they are about."""
+
+NAMED_ROWS = 50
+
+
+class Database:
+    """Tables in one state, and what statements do to them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        with engine.begin() as connection:
+            make_tables(connection)
+        # Nobody but the tests says what the planner believes.
+        for table in ("hookware_task", "hookware_name"):
+            self.run(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+
+    def run(self, statement: str, **given: object) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(text(statement), given)
+
+    def analyze(self) -> None:
+        self.run("ANALYZE hookware_task, hookware_name")
+
+    def fill(self) -> None:
+        self.run(FILL, now=START_US, rows=ROWS)
+        self.run(FILL_NAMES, now=START_US)
+
+    def plans_of(self, function: Callable[[Connection], object]) -> list[Node]:
+        """Run a function and undo it; the plans of its statements, as they were carried out."""
+        plans: list[Node] = []
+
+        def explain(_c: object, cursor: Any, statement: str, given: Any, *_rest: object) -> None:
+            cursor.execute("SAVEPOINT before")
+            one = given[0] if isinstance(given, list) else given
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", one)
+            (answer,) = cursor.fetchone()
+            plans.append(answer[0]["Plan"] | {"Statement": statement})
+            cursor.execute("ROLLBACK TO SAVEPOINT before")
+
+        event.listen(self.engine, "before_cursor_execute", explain)
+        try:
+            with self.engine.connect() as connection:
+                function(connection)
+                connection.rollback()
+        finally:
+            event.remove(self.engine, "before_cursor_execute", explain)
+        return plans
+
+
+def nodes(plan: Node) -> Iterator[Node]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
+
+
+def check(name: str, plans: list[Node]) -> None:
+    """See that each statement touches as many pages as its rows are worth, however many others there are."""
+    assert plans != []
+    for plan in plans:
+        pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        # A row that is written is a new version with an entry in each index, and an index is three or four levels deep.
+        assert pages <= 100 + 20 * CHOSEN_ROWS.get(name, NAMED_ROWS), plan
+        scans = {node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"}
+        assert name == "prune" or scans == set(), plan  # that one may read a small table rather than a thousand rows
+
+
+@contextmanager
+def new_database(postgres: PostgresServer) -> Iterator[Database]:
+    engine = own_engine(create_engine(postgres.url(postgres.new_database())))
+    yield Database(engine)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def empty(postgres: PostgresServer) -> Iterator[Database]:
+    with new_database(postgres) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def stale(postgres: PostgresServer) -> Iterator[Database]:
+    """Give full tables, of which the planner believes that they are empty."""
+    with new_database(postgres) as database:
+        database.analyze()
+        database.fill()
+        yield database
+
+
+@pytest.fixture(scope="module")
+def fresh(postgres: PostgresServer) -> Iterator[Database]:
+    """Give full tables that the planner knows."""
+    with new_database(postgres) as database:
+        database.fill()
+        database.analyze()
+        yield database
+
+
+@pytest.fixture(scope="module")
+def bloated(postgres: PostgresServer) -> Iterator[Database]:
+    """Give tables whose rows are all gone, as the planner knows, and cannot be cleaned up."""
+    with new_database(postgres) as database, database.engine.connect() as holder:
+        holder.execution_options(isolation_level="REPEATABLE READ").execute(text("SELECT count(*) FROM hookware_task"))
+        database.fill()
+        database.run("UPDATE hookware_task SET state = 1, lease_until_us = eta_us WHERE state = 0 AND id % 2 = 0")
+        database.run("DELETE FROM hookware_task")
+        database.run("DELETE FROM hookware_name")
+        database.analyze()
+        yield database
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_in_empty_tables(empty: Database, name: str) -> None:
+    plans = empty.plans_of(HOT[name])
+    assert sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans) < 400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOT)
+def test_in_full_tables_with_stale_statistics(stale: Database, name: str) -> None:
+    check(name, stale.plans_of(HOT[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOT)
+def test_in_full_tables_with_fresh_statistics(fresh: Database, name: str) -> None:
+    check(name, fresh.plans_of(HOT[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(HOT) - {"claim", "next_due", "expired", "expired of owners", "list"}))
+def test_where_nothing_can_be_cleaned_up(bloated: Database, name: str) -> None:
+    """What has to look for rows is not among them: it walks over what was there."""
+    check(name, bloated.plans_of(HOT[name]))
+
+
+@pytest.mark.slow
+def test_a_claim_where_nothing_can_be_cleaned_up(bloated: Database) -> None:
+    times = iter(range(10**6))
+    outlook = Outlook(lambda: float(next(times)))  # however fast the machine is, its looks are slow
+    now_us = START_US + 3600 * SECOND_US
+    wish = Claim(owner="me", limit=20, lease_us=LEASE_US)
+
+    def claim_some(connection: Connection) -> None:
+        statements.add(connection, [new_task(f"q{n % 7}", task_id=10**9 + n) for n in range(20)], now_us)
+        assert len(claim.claim(connection, wish, now_us, outlook, "")[0].tasks) == 20
+
+    for _ in range(4):
+        plans = bloated.plans_of(claim_some)
+    check("claim", plans)
