@@ -13,6 +13,7 @@ from verification import ledger
 from verification.chaos import campaign as chaos
 from verification.chaos import outage, soak
 from verification.crash import campaign as crash
+from verification.planted import campaign as planted
 from verification.simulation import campaign as simulation
 
 COMMANDS: dict[str, ModuleType] = {
@@ -21,6 +22,7 @@ COMMANDS: dict[str, ModuleType] = {
     "chaos": chaos,
     "outage": outage,
     "soak": soak,
+    "planted": planted,
     "ledger": ledger,
 }
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from verification import ledger
@@ -68,11 +68,13 @@ class Total:
         )
 
 
-def run_seeds(first: int, count: int, plan: Plan) -> Total:
-    """Run seeds one after the other."""
+def run_seeds(first: int, count: int, plan: Plan, until: Sequence[str] = ()) -> Total:
+    """Run seeds one after the other, until one of the named invariants breaks."""
     total, began = Total(plan), time.process_time()
     for seed in range(first, first + count):
         total.add(run(seed, plan))
+        if any(total.violations[invariant] for invariant in until):
+            break
     total.seconds = time.process_time() - began
     return total
 
@@ -92,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=5, help="processes, each on a host of its own")
     parser.add_argument("--hours", type=float, default=1.0, help="of virtual time, for each seed")
     parser.add_argument("--store", choices=list(DATABASES), default="memory")
+    parser.add_argument("--until", default="", metavar="I4,I5", help="stop at the first seed that breaks one of these")
     parser.add_argument("--show", action="store_true", help="print the history of each seed, and its trace hash")
 
 
@@ -101,7 +104,7 @@ def run_command(asked: argparse.Namespace) -> int:
     if asked.show:
         _show(range(asked.first, asked.first + asked.seeds), plan)
     began = time.monotonic()
-    total = run_seeds(asked.first, asked.seeds, plan)
+    total = run_seeds(asked.first, asked.seeds, plan, asked.until.split(","))
     print(f"seeds {asked.first} to {asked.first + asked.seeds - 1}\n{total.summary}")
     ledger.record(_entry(asked.first, total, time.monotonic() - began), asked.ledger)
     for broken in total.broken:

@@ -1,0 +1,129 @@
+"""Bugs of leases, fences, clocks and loops."""
+
+from verification.planted.bugs import Bug, breaks, bug
+
+BUGS: tuple[Bug, ...] = (
+    bug(
+        "leases are renewed on the handlers' own event loop",
+        breaks("I4"),
+        (
+            "heartbeat.py",
+            "        if self._ticker is None:\n",
+            "        if self._ticker:\n",
+        ),
+        (
+            "dispatcher.py",
+            '                loops.start_soon(self._supervised, "fencing", self._cut_lost_attempts)\n',
+            (
+                '                loops.start_soon(self._supervised, "fencing", self._cut_lost_attempts)\n'
+                '                loops.start_soon(self._supervised, "heartbeat", self._beat)\n'
+            ),
+        ),
+        (
+            "dispatcher.py",
+            "    async def _cut_lost_attempts(self) -> None:\n",
+            (
+                "    async def _beat(self) -> None:\n"
+                "        while True:\n"
+                "            await self._env.sleep(self._config.lease_seconds / 4)\n"
+                "            self._heartbeat.beat()\n\n"
+                "    async def _cut_lost_attempts(self) -> None:\n"
+            ),
+        ),
+    ),
+    bug(
+        "the heartbeat stops before running tasks have drained",
+        breaks("I4"),
+        (
+            "dispatcher.py",
+            '        self._env.fp("dispatch.shutdown.1")\n',
+            '        self._heartbeat.stop()\n        self._env.fp("dispatch.shutdown.1")\n',
+        ),
+    ),
+    bug(
+        "a shutdown leaves claimed tasks that have not begun",
+        breaks("I15", "I20"),
+        (
+            "dispatcher.py",
+            "            if stale or attempt.postponed or self._stopping:\n",
+            "            if self._stopping:\n                return None\n            if stale or attempt.postponed:\n",
+        ),
+    ),
+    bug(
+        "an attempt that was interrupted counts as failed",
+        breaks("I13"),
+        (
+            "dispatcher.py",
+            "        return None if attempt.lost else Interrupted()\n",
+            '        return None if attempt.lost else Failed(None, "interrupted")\n',
+        ),
+        (
+            "dispatcher.py",
+            "from hookware.core.lifecycle import Decision, ",
+            "from hookware.core.lifecycle import Decision, Failed, ",
+        ),
+    ),
+    bug(
+        "a claim whose answer came late is begun all the same",
+        breaks("I15"),
+        (
+            "dispatcher.py",
+            "            stale = self._env.monotonic() - attempt.claimed_at > ",
+            "            stale = False and ",
+        ),
+    ),
+    bug(
+        "hints only: the store is never polled",
+        breaks("I18", "I19", "I1"),
+        (
+            "dispatcher.py",
+            "        self._ask_at = now + min(self._poll(), self._slowdown.remaining())\n",
+            '        self._ask_at = float("inf")\n',
+        ),
+    ),
+    bug(
+        "a claim that a shutdown cancels is forgotten, with what it has leased",
+        breaks("I15", "I20"),
+        (
+            "dispatcher.py",
+            "        with anyio.CancelScope(shield=True) as self._claim_on_its_way:\n",
+            "        with anyio.CancelScope() as self._claim_on_its_way:\n",
+        ),
+    ),
+    bug(
+        "a loop that raised is not started again",
+        breaks("I18", "I19", "I1", "I17"),
+        ("supervisor.py", "        delay = min(delay * 2, _LONGEST_DELAY_SECONDS)\n", "        return\n"),
+    ),
+    bug(
+        "what a dead process held is never looked for",
+        breaks("I17", "I1"),
+        ("reaper.py", "            if await self.reap():\n", "            if False:\n"),
+    ),
+    bug(
+        "the backoff doubles one failure too late",
+        breaks("I11"),
+        (
+            "core/retry.py",
+            "    exponent = min(failure_count - 1, int(doublings), _MOST_DOUBLINGS)\n",
+            (
+                "    failure_count = max(1, failure_count - 1)\n"
+                "    exponent = min(failure_count - 1, int(doublings), _MOST_DOUBLINGS)\n"
+            ),
+        ),
+    ),
+    bug(
+        "the retry limit is off by one",
+        breaks("I12"),
+        ("core/retry.py", "failure_count <= options.task_retry_limit", "failure_count < options.task_retry_limit"),
+    ),
+    bug(
+        "poison has one crash more than the limit",
+        breaks("I22"),
+        (
+            "core/lifecycle.py",
+            "    if crash_count >= given.crash_limit:\n",
+            "    if crash_count > given.crash_limit:\n",
+        ),
+    ),
+)

@@ -1,0 +1,192 @@
+"""Bugs of the stores."""
+
+from verification.planted.bugs import Bug, Tested, breaks, bug
+
+BUGS: tuple[Bug, ...] = (
+    bug(
+        "no fence in settle, in memory",
+        breaks("I5", "I7", "I13"),
+        ("store/memory.py", "row.state is State.LEASED and row.fence == lease.fence", "row.state is State.LEASED"),
+    ),
+    bug(
+        "no fence in settle, in SQL",
+        breaks("I5", "I7", "I13", store="sqlite"),
+        (
+            "store/sql/read.py",
+            "    return by_key, tuple_(_columns.id, _columns.fence).in_(leases), keyed(State.LEASED)\n",
+            "    return by_key, keyed(State.LEASED)\n",
+        ),
+        ("store/sql/settle.py", ', _columns.fence == bindparam("held_fence"), keyed', ", keyed"),
+        (
+            "store/sql/settle.py",
+            "    return [_take(done, settlement.lease) for settlement in settlements]\n",
+            "    return [True for settlement in settlements]\n",
+        ),
+    ),
+    bug(
+        "renew without the fence, in memory",
+        breaks("I5"),
+        (
+            "store/memory.py",
+            "            held = [row for row in map(self._held, leases) if row is not None]\n",
+            (
+                "            rows = [self._rows.get(lease.task_id) for lease in leases]\n"
+                "            held = [row for row in rows if row is not None and row.state is State.LEASED]\n"
+            ),
+        ),
+    ),
+    bug(
+        "renew without the fence, in SQL",
+        Tested("tests/store/test_sql.py", "test_only_leases_that_are_still_held"),
+        (
+            "store/sql/settle.py",
+            "        still_held = select(_columns.id).where(*held(some))\n",
+            "        still_held = select(_columns.id).where(_columns.id.in_([lease.task_id for lease in some]))\n",
+        ),
+    ),
+    bug(
+        "a refused settlement changes the row",
+        breaks("I5"),
+        (
+            "store/memory.py",
+            "        if row is None:\n            return False\n        takes_back",
+            (
+                "        if row is None:\n"
+                "            row = self._rows.get(settlement.lease.task_id)\n"
+                "            if row is not None and isinstance(decision, Retry | Die):\n"
+                "                self._put(replace(row, crash_count=row.crash_count + 1))\n"
+                "            return False\n"
+                "        takes_back"
+            ),
+        ),
+    ),
+    bug(
+        "a lease that was renewed meanwhile is taken back",
+        Tested("tests/store/test_memory.py", "test_a_lease_that_was_renewed_after_it_was_found_ended"),
+        (
+            "store/memory.py",
+            "        if takes_back and settlement.lease_until_us != row.lease_until_us:\n",
+            "        if takes_back and settlement.lease_until_us is None:\n",
+        ),
+    ),
+    bug(
+        "node clock for the ETA",
+        breaks("I3", store="sqlite"),
+        (
+            "store/sql/store.py",
+            "        self._clock = clock\n",
+            "        self._clock = lambda _connection: env.now_us()\n",
+        ),
+    ),
+    bug(
+        "tasks are claimed a second early",
+        breaks("I3"),
+        (
+            "store/memory.py",
+            "            if row.eta_us <= now_us and",
+            "            if row.eta_us <= now_us + 1_000_000 and",
+        ),
+    ),
+    bug(
+        "not due exactly at the ETA: < instead of <=",
+        Tested("tests/store/test_memory.py", "test_a_task_is_due_exactly_at_its_eta"),
+        ("store/memory.py", "            if row.eta_us <= now_us and", "            if row.eta_us < now_us and"),
+    ),
+    bug(
+        "LIMIT before the excluded queues are filtered out",
+        Tested("tests/store/test_memory.py", "test_excluded_queues_are_left_alone"),
+        (
+            "store/memory.py",
+            "key=lambda row: (row.eta_us, row.task.id)):\n",
+            "key=lambda row: (row.eta_us, row.task.id))[: wish.limit]:\n",
+        ),
+    ),
+    bug(
+        "a claim goes on from the last id seen",
+        breaks("I1", "I18"),
+        (
+            "store/memory.py",
+            "        chosen = [row for name, share in shares.items() for row in waiting[name][:share]]\n",
+            (
+                '        last = getattr(self, "_last_id", 0)\n'
+                "        rows = [row for name in shares for row in waiting[name][: shares[name]]]\n"
+                "        chosen = [row for row in rows if row.task.id > last]\n"
+                "        self._last_id = max([last, *(row.task.id for row in chosen)])\n"
+            ),
+        ),
+    ),
+    bug(
+        "more is claimed than there are slots",
+        breaks("I15"),
+        ("store/memory.py", "for name in due}, wish.limit)\n", "for name in due}, wish.limit + 1)\n"),
+    ),
+    bug(
+        "a claim sets no end to the lease",
+        breaks("I17"),
+        (
+            "store/memory.py",
+            "            lease_until_us=min(now_us + wish.lease_us, LATEST_US),\n",
+            "            lease_until_us=LATEST_US,\n",
+        ),
+    ),
+    bug(
+        "attempts are counted after the run",
+        breaks("I13"),
+        (
+            "store/memory.py",
+            "            attempt_count=row.attempt_count + 1,\n",
+            "            attempt_count=row.attempt_count,\n",
+        ),
+        (
+            "store/memory_rows.py",
+            "        crash_count=row.crash_count + decision.crashed,\n",
+            "        attempt_count=row.attempt_count + 1,\n        crash_count=row.crash_count + decision.crashed,\n",
+        ),
+    ),
+    bug(
+        "a release does not refund the attempt",
+        breaks("I13"),
+        (
+            "store/memory.py",
+            "                count = row.attempt_count - 1\n",
+            "                count = row.attempt_count\n",
+        ),
+    ),
+    bug(
+        "a release does not refund the attempt, in SQL",
+        breaks("I13", store="sqlite"),
+        ("store/sql/settle.py", "            attempt_count=_columns.attempt_count - 1,\n", ""),
+    ),
+    bug(
+        "crashes are not counted",
+        breaks("I22", "I1"),
+        ("store/memory_rows.py", "crash_count=row.crash_count + decision.crashed", "crash_count=row.crash_count"),
+    ),
+    bug(
+        "the second of a name wins it from the first",
+        breaks("I8"),
+        (
+            "store/memory.py",
+            "            if holder is None or not holder.holds(now_us):\n                holder",
+            "            if True:\n                holder",
+        ),
+    ),
+    bug(
+        "no tombstone: a name is free as soon as its task is gone",
+        breaks("I8"),
+        (
+            "store/memory.py",
+            "                self._names[row.key] = Holder(row.task.id, min(now_us + self._tombstone_us, LATEST_US))\n",
+            "                self._names.pop(row.key, None)\n",
+        ),
+    ),
+    bug(
+        "no tombstone, in SQL: the name stays taken for ever",
+        breaks("I8", store="sqlite"),
+        (
+            "store/sql/settle.py",
+            "        tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)\n",
+            "",
+        ),
+    ),
+)
