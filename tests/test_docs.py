@@ -13,6 +13,7 @@ import hookware
 from hookware import errors
 from hookware.config import Config
 from hookware.core.lifecycle import TRANSITIONS, State
+from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -48,11 +49,15 @@ def table(page: Path, title: str) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(_MOST_SECONDS + 10)
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if 'environ["DATABASE_URL"]' in page.read_text():
+        server: PostgresServer = request.getfixturevalue("postgres")
+        env["DATABASE_URL"] = server.new_schema().render_as_string(hide_password=False)
     result = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.page", str(page)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=env,
         capture_output=True,
         text=True,
         timeout=_MOST_SECONDS,
