@@ -11,7 +11,7 @@ from types import ModuleType
 
 from verification import ledger
 from verification.chaos import campaign as chaos
-from verification.chaos import outage, soak
+from verification.chaos import outage, recovery, soak
 from verification.crash import campaign as crash
 from verification.planted import campaign as planted
 from verification.simulation import campaign as simulation
@@ -21,6 +21,7 @@ COMMANDS: dict[str, ModuleType] = {
     "crash": crash,
     "chaos": chaos,
     "outage": outage,
+    "recovery": recovery,
     "soak": soak,
     "planted": planted,
     "ledger": ledger,

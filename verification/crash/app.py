@@ -20,9 +20,9 @@ from verification.crash.recording import attempt, database_url, env, history, no
 
 @task_handler("/outside")
 async def outside(task: TaskContext, wait: float = 0, then: int = 0) -> None:
-    """Have an effect where no transaction reaches: at least once."""
+    """Have an effect where no transaction reaches: at least once. With `then` only the first attempt waits."""
     with attempt(task):
-        await anyio.sleep(wait)
+        await anyio.sleep(0 if then and task.attempt > 1 else wait)
 
 
 @task_handler("/failing")

@@ -1,12 +1,13 @@
 """What all parts of the app that is killed write down, each step before the next one begins.
 
 The environment says what to do: CRASH_DATABASE is a URL, CRASH_HISTORY a file, CRASH_CLOCK the seconds by which this
-process's clock is wrong, CRASH_NODE its name in the history if not its id, and CRASH_FAILPOINT, "name:hit", makes the
-process kill itself when it passes that failpoint for the hit-th time.
+process's clock is wrong, CRASH_HOST the host that it says it is on, CRASH_NODE its name in the history if not its id,
+and CRASH_FAILPOINT, "name:hit", makes the process kill itself when it passes that failpoint for the hit-th time.
 """
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,11 @@ def database_url() -> tuple[URL, dict[str, object]]:
     return url.update_query_dict(name), {}
 
 
+def _set_host(name: str) -> None:
+    """Let this process take itself for one of another host: nobody there can see whether it lives."""
+    socket.gethostname = lambda: name
+
+
 class CrashEnv(Env):
     """The real world, with a place to die in."""
 
@@ -103,6 +109,7 @@ class CrashEnv(Env):
 
 env = CrashEnv()
 _set_clock(float(os.environ.get("CRASH_CLOCK", "0")))
+_set_host(os.environ.get("CRASH_HOST") or socket.gethostname())
 
 
 @contextmanager
