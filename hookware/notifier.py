@@ -8,7 +8,7 @@ from hookware.env import Env, Wake
 from hookware.health import Health
 from hookware.store.notices import Notices
 
-GAP_SECONDS = 0.02
+GAP_SECONDS = 0.01
 """The least time between two notices of one process: what is committed meanwhile is told by the next one."""
 
 _FIRST_PAUSE_SECONDS = 0.2
