@@ -69,10 +69,11 @@ class Server:
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         body = await reader.readexactly(int(length.partition(b":")[2]))
-        self._idle.append((reader, writer))
         if not head.startswith(b"HTTP/1.1 200"):
+            writer.close()  # the server does, too, after a failure
             self.failed_count += 1
             return 0
+        self._idle.append((reader, writer))
         return int(body)
 
     async def calm(self) -> None:
