@@ -158,7 +158,7 @@ class UnitOfWork:
         if self._own is None:
             self._refuse_after_the_end()
             self._own = OwnSession(
-                engine=self.outbox.sync_engine,
+                connect=self.outbox.connect,
                 turns=self.outbox.write_lock,
                 takes_turn=self.delivery is not None,
                 on_begin=self.begins_write,
@@ -176,7 +176,7 @@ class UnitOfWork:
             self._refuse_after_the_end()
             takes_turn = self.delivery is not None
             self._own_async, self._own = new_async_session(
-                self.outbox.sync_engine, self.begins_write, takes_turn=takes_turn
+                self.outbox.connect, self.begins_write, takes_turn=takes_turn
             )
         return self._own_async
 

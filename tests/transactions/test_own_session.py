@@ -45,7 +45,7 @@ def put(session: OwnSession, key: str) -> None:
 
 
 def test_commit_all_commits_what_was_written_and_what_completes_it(engine: Engine) -> None:
-    session = OwnSession(engine=engine)
+    session = OwnSession(connect=engine.connect)
     put(session, "a")
     session.commit()
     session.rollback()
@@ -60,7 +60,7 @@ def test_commit_all_commits_what_was_written_and_what_completes_it(engine: Engin
 
 def test_a_completion_that_raises_takes_everything_with_it(engine: Engine) -> None:
     lock = sqlite.WriteLock()
-    session = OwnSession(engine=engine, turns=lock, takes_turn=True)
+    session = OwnSession(connect=engine.connect, turns=lock, takes_turn=True)
     put(session, "a")
 
     def refuse(_connection: Connection) -> None:
@@ -76,7 +76,7 @@ def test_a_completion_that_raises_takes_everything_with_it(engine: Engine) -> No
 @pytest.mark.parametrize("end", ["commit", "discard", "close and discard"])
 def test_the_write_lock_is_given_back_however_the_session_ends(engine: Engine, end: str) -> None:
     lock = sqlite.WriteLock()
-    session = OwnSession(engine=engine, turns=lock, takes_turn=True)
+    session = OwnSession(connect=engine.connect, turns=lock, takes_turn=True)
     put(session, "a")
     if end == "commit":
         session.commit_all([], None, nothing)
@@ -95,7 +95,7 @@ def test_the_write_lock_is_given_back_when_the_transaction_cannot_begin(engine: 
         if statement == "BEGIN IMMEDIATE":
             raise OperationalError(statement, {}, Exception("disk I/O error"))
 
-    session = OwnSession(engine=engine, turns=lock, takes_turn=True)
+    session = OwnSession(connect=engine.connect, turns=lock, takes_turn=True)
     with pytest.raises(OperationalError):
         put(session, "a")
     session.discard()
@@ -105,12 +105,12 @@ def test_the_write_lock_is_given_back_when_the_transaction_cannot_begin(engine: 
 
 def test_writers_of_one_process_take_turns(engine: Engine) -> None:
     lock = sqlite.WriteLock()
-    first = OwnSession(engine=engine, turns=lock, takes_turn=True)
+    first = OwnSession(connect=engine.connect, turns=lock, takes_turn=True)
     put(first, "a")
     done: list[str] = []
 
     def write_second() -> None:
-        second = OwnSession(engine=engine, turns=lock, takes_turn=True)
+        second = OwnSession(connect=engine.connect, turns=lock, takes_turn=True)
         put(second, "b")
         done.append("b")
         second.commit_all([], None, nothing)
@@ -127,7 +127,7 @@ def test_writers_of_one_process_take_turns(engine: Engine) -> None:
 @pytest.mark.parametrize("where", ["rollback", "close"])
 def test_an_error_of_the_driver_at_the_end_holds_nothing_back(engine: Engine, where: str) -> None:
     lock = sqlite.WriteLock()
-    session = OwnSession(engine=engine, turns=lock, takes_turn=True)
+    session = OwnSession(connect=engine.connect, turns=lock, takes_turn=True)
     put(session, "a")
     driver = session.open().connection.driver_connection
     assert driver is not None
@@ -145,7 +145,7 @@ def test_nothing_is_held_while_the_pool_has_no_connection(tmp_path: Path) -> Non
     full = create_engine(f"sqlite:///{tmp_path}/own.db", pool_size=1, max_overflow=0, pool_timeout=0.01)
     lock = sqlite.WriteLock()
     with full.connect():
-        session = OwnSession(engine=full, turns=lock, takes_turn=True)
+        session = OwnSession(connect=full.connect, turns=lock, takes_turn=True)
         with pytest.raises(exc.TimeoutError):
             session.open()
         assert is_free(lock)
@@ -155,7 +155,7 @@ def test_nothing_is_held_while_the_pool_has_no_connection(tmp_path: Path) -> Non
 
 def test_a_session_that_takes_no_turn_reads_without_the_lock_and_writes_with_it(engine: Engine) -> None:
     lock = sqlite.WriteLock()
-    session = OwnSession(engine=engine, turns=lock)
+    session = OwnSession(connect=engine.connect, turns=lock)
     session.execute(text("SELECT 1"))
     assert is_free(lock)
     assert not sqlite.in_transaction(session.open())
@@ -173,7 +173,7 @@ def test_a_session_that_only_read_commits_without_the_lock(engine: Engine) -> No
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         begun.extend([statement] * statement.startswith("BEGIN"))
 
-    session = OwnSession(engine=engine, turns=lock)
+    session = OwnSession(connect=engine.connect, turns=lock)
     session.execute(text("SELECT 1"))
     lock.acquire()
     session.commit_all([], None, nothing)
@@ -183,7 +183,7 @@ def test_a_session_that_only_read_commits_without_the_lock(engine: Engine) -> No
 
 
 def test_a_session_that_takes_its_turn_holds_the_lock_from_its_first_read(engine: Engine) -> None:
-    session = OwnSession(engine=engine, turns=sqlite.WriteLock(), takes_turn=True)
+    session = OwnSession(connect=engine.connect, turns=sqlite.WriteLock(), takes_turn=True)
     session.execute(text("SELECT 1"))
     assert sqlite.in_transaction(session.open())
     session.discard()
@@ -208,7 +208,7 @@ def test_a_turn_that_does_not_come_is_a_transient_error(monkeypatch: pytest.Monk
 
 
 def test_a_finished_session_says_so(engine: Engine) -> None:
-    session = OwnSession(engine=engine)
+    session = OwnSession(connect=engine.connect)
     session.discard()
     with pytest.raises(SessionError, match="committed before the response left"):
         put(session, "late")

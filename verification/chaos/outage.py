@@ -56,6 +56,7 @@ class Outage:
         assert self.cpu_percent < CPU_PERCENT, self
         assert len(self.lines) <= max(1, self.seconds * LINES_PER_SECOND), self
         assert self.back_seconds < RETURN_SECONDS, self
+        assert self.effect_seconds < RETURN_SECONDS, self
 
 
 def live_through(

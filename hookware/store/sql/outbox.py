@@ -26,7 +26,7 @@ from hookware.errors import (
 from hookware.events import Events, TasksCommitted
 from hookware.store.base import AddResult
 from hookware.store.notices import Notices
-from hookware.store.sql import sqlite
+from hookware.store.sql import postgresql, sqlite
 from hookware.store.sql.engines import engine_of
 from hookware.store.sql.notify import notices_of
 from hookware.store.sql.own_runner import own_runner
@@ -77,6 +77,8 @@ class Outbox:
         self.on_committed: Callable[[], None] | None = None
         if self.sync_engine.dialect.name == "sqlite":
             sqlite.configure(self.sync_engine, on_begin=on_begin)
+        else:
+            postgresql.note_idle(self.sync_engine, env)
         self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
         self.runner: Runner = own_runner(self.engine, env, self.write_lock)
         in_sqlite = self.write_lock is not None
@@ -109,6 +111,11 @@ class Outbox:
         # For those who add tasks without a lifespan that ends: nobody else would close these connections.
         if hasattr(self, "runner"):
             self.runner.dispose()
+
+    def connect(self) -> Connection:
+        """Take a connection of the user's engine, for hookware's own session."""
+        in_sqlite = self.write_lock is not None
+        return self.sync_engine.connect() if in_sqlite else postgresql.connect_alive(self.sync_engine, self.env)
 
     def stamp_us(self) -> int | None:
         """The time that new rows carry; None where the database sets its own when they are inserted."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlmodel
-from sqlalchemy import Connection, Engine, RootTransaction
+from sqlalchemy import Connection, RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
 from hookware.env import in_event_loop
@@ -30,7 +30,7 @@ class OwnSession(sqlmodel.Session):
     """A session whose connection is taken at its first statement, and given back when hookware ends it.
 
     Args:
-        engine: the user's engine.
+        connect: takes a connection of the user's engine.
         turns: the line of this process's writers, on SQLite.
         takes_turn: begin as a writer at the first statement, reads included, as a task does: what it reads is then
             still true when it writes. Else only the first write begins the transaction.
@@ -40,7 +40,7 @@ class OwnSession(sqlmodel.Session):
     def __init__(
         self,
         *,
-        engine: Engine,
+        connect: Callable[[], Connection],
         turns: WriteLock | None = None,
         takes_turn: bool = False,
         on_begin: Callable[[Connection, object | None], None] | None = None,
@@ -48,7 +48,7 @@ class OwnSession(sqlmodel.Session):
     ) -> None:
         options.pop("bind", None)
         super().__init__(join_transaction_mode="create_savepoint", **options)
-        self._engine = engine
+        self._connect = connect
         self._turns = turns
         self._takes_turn = takes_turn
         self._on_begin = on_begin
@@ -78,7 +78,7 @@ class OwnSession(sqlmodel.Session):
         if self._finished:
             raise SessionError(FINISHED)
         if self._own_connection is None:
-            connection = self._own_connection = self._engine.connect()
+            connection = self._own_connection = self._connect()
             try:
                 self._own_transaction = connection.begin()
                 if self._takes_turn:
@@ -173,9 +173,9 @@ class OwnSession(sqlmodel.Session):
 
 
 def new_async_session(
-    engine: Engine, on_begin: Callable[[Connection, object | None], None], *, takes_turn: bool
+    connect: Callable[[], Connection], on_begin: Callable[[Connection, object | None], None], *, takes_turn: bool
 ) -> "tuple[AsyncSession, OwnSession]":
-    """Make an AsyncSession around an `OwnSession`; `engine` is the AsyncEngine's `sync_engine`.
+    """Make an AsyncSession around an `OwnSession`; `connect` takes a connection of the AsyncEngine's `sync_engine`.
 
     It takes no place in the line of writers: it would wait there on the event loop.
     """
@@ -184,7 +184,7 @@ def new_async_session(
     class AsyncOwnSession(AsyncSession):
         sync_session_class = OwnSession
 
-    session = AsyncOwnSession(engine=engine, on_begin=on_begin, takes_turn=takes_turn, expire_on_commit=False)
+    session = AsyncOwnSession(connect=connect, on_begin=on_begin, takes_turn=takes_turn, expire_on_commit=False)
     inner = session.sync_session
     if not isinstance(inner, OwnSession):
         raise TypeError(f"expected an OwnSession inside the AsyncSession, got {inner!r}")

@@ -8,8 +8,10 @@ from inspect import getclosurevars, isfunction
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
+
+from hookware.env import Env
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -25,6 +27,12 @@ SILENCE_SECONDS: Final = 15
 CONNECT_SECONDS: Final = 5
 """How long opening a connection may take, where the user's own engine sets no limit."""
 
+IDLE_SECONDS: Final = 5
+"""How long a connection of the user's may have lain unused before hookware's sessions ask whether it still works."""
+
+ANSWER_SECONDS: Final = 1
+"""How long it may take to answer that."""
+
 LOOP_LOCK_MS: Final = 250
 """How long a statement that blocks an event loop may wait for a lock."""
 
@@ -33,6 +41,7 @@ _CONNECT_LIMITS: Final = {
     "psycopg_async": {"connect_timeout": CONNECT_SECONDS},
     "asyncpg": {"timeout": CONNECT_SECONDS},
 }
+_IDLE_SINCE: Final = "hookware_idle_since"
 _KEPT: Final = 2
 _MORE: Final = 8
 _TABLES_KEY: Final = 0x686F6F6B77617265 & (2**63 - 1)  # "hookware"
@@ -60,6 +69,52 @@ def configure(engine: Engine) -> None:
     event.listen(engine, "connect", _limit_silence)
     if _looks(engine):
         event.listen(engine, "checkout", _refuse_if_ended)
+
+
+def note_idle(engine: Engine, env: Env) -> None:
+    """Note when the connections of the user's engine are given back, for `connect_alive`."""
+
+    def checked_in(_connection: object, record: "ConnectionPoolEntry") -> None:
+        record.info[_IDLE_SINCE] = env.monotonic()
+
+    event.listen(engine, "checkin", checked_in)
+
+
+def connect_alive(engine: Engine, env: Env) -> Connection:
+    """Take a connection of the user's engine; one that has lain idle for long is asked first whether it still works.
+
+    A network that swallowed everything for a while leaves the pool full of connections that never answer again. Each
+    would cost a task its whole deadline. When one is found dead, SQLAlchemy throws the others of the pool away, too.
+    """
+    connection = engine.connect()
+    idle_since = connection.info.get(_IDLE_SINCE)
+    if idle_since is None or env.monotonic() - idle_since < IDLE_SECONDS or _answers(connection, env):
+        return connection
+    connection.close()
+    return engine.connect()
+
+
+def _answers(connection: Connection, env: Env) -> bool:
+    overdue: list[bool] = []
+    driver_connection = connection.connection.driver_connection
+
+    def give_up() -> None:
+        overdue.append(True)
+        break_off(driver_connection)
+
+    watch = env.every(ANSWER_SECONDS, give_up, name="hookware connection")
+    try:
+        connection.exec_driver_sql("SELECT 1")
+        connection.rollback()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return False
+    finally:
+        watch.stop()
+    if overdue:
+        connection.invalidate()  # it answered in the very moment in which it was given up
+    return not overdue
 
 
 def limit_lock_waits(connection: Connection) -> None:
