@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from hookware.answer import Answer
 from hookware.config import Config
-from hookware.core.headers import delivery_headers
+from hookware.core.headers import checked_method, delivery_headers
 from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
 from hookware.core.task import LeasedTask
 from hookware.core.url import split_base_url, split_url
@@ -109,7 +109,11 @@ async def deliver(target: Target, delivery: Delivery, *, env: Env, config: Confi
     """
     call = _Call(target, delivery, env, config)
     try:
-        await call.run(config.overrun_seconds)
+        scope = call.scope()
+    except ValueError as error:  # a row that something else has written: no attempt will ever reach the app
+        return Failed(None, f"the task cannot be made into a request: {error}", permanent=True)
+    try:
+        await call.run(scope, config.overrun_seconds)
     except anyio.get_cancelled_exc_class():
         outcome = call.outcome()
         if isinstance(outcome, Succeeded):
@@ -138,10 +142,12 @@ class _Call:
         self._cancelled = False
         self._raised: BaseException | None = None
 
-    async def run(self, overrun_seconds: float) -> None:
+    async def run(self, scope: Scope, overrun_seconds: float) -> None:
         """Call the app, until it returns or has had its time; the call may linger after that, ignored."""
         # A fresh context: nothing of the request that enqueued, or of the loop, is visible in the handler.
-        handle = self._target.calls.create_task(self._enter_app(), name=f"task {self._task.label}", context=Context())
+        handle = self._target.calls.create_task(
+            self._enter_app(scope), name=f"task {self._task.label}", context=Context()
+        )
         try:
             with anyio.move_on_after(self._seconds) as limit:
                 await self._ended.wait()
@@ -155,9 +161,9 @@ class _Call:
                 if not self._ended.is_set():
                     _logger.error("task %s ignores its cancellation; it lingers without a slot", self._task.label)
 
-    async def _enter_app(self) -> None:
+    async def _enter_app(self, scope: Scope) -> None:
         try:
-            await self._target.app(self._scope(), self._receive, self._answer.take)
+            await self._target.app(scope, self._receive, self._answer.take)
         except BaseException as error:
             self._cancelled = _is_our_cancellation(error)
             if self._cancelled:
@@ -167,13 +173,14 @@ class _Call:
             self._ended_at = self._env.monotonic()
             self._ended.set()
 
-    def _scope(self) -> Scope:
+    def scope(self) -> Scope:
+        """Give the request; raise ValueError if the task cannot be one."""
         url = split_url(self._task.url)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
-            "method": self._task.method,
+            "method": checked_method(self._task.method),
             "scheme": self._base.scheme,
             "path": url.path,
             "raw_path": url.raw_path,

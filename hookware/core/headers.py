@@ -23,6 +23,7 @@ OCTET_STREAM = "application/octet-stream"
 _FORWARDED = "x-forwarded-"
 _INTERNAL_BYTES = tuple(prefix.encode() for prefix in INTERNAL_PREFIXES)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_METHOD = re.compile(r"[A-Z]+")
 _FIELD_VALUE = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 
 
@@ -39,6 +40,13 @@ def check_header(name: str, value: str) -> None:
             f"the value of the header {name!r} is refused: it may not hold control characters, characters beyond "
             "Latin-1, or whitespace at its ends; percent-encode it, or send it in params="
         )
+
+
+def checked_method(method: str) -> str:
+    """Give a request's method as it is; raise ValueError if it is none."""
+    if not _METHOD.fullmatch(method):
+        raise ValueError(f"the method {method[:20]!r} is refused: it must be a word of capital letters")
+    return method
 
 
 def is_internal(name: str) -> bool:
@@ -63,7 +71,13 @@ def strip_internal(raw_headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple
 
 
 def delivery_headers(task: LeasedTask, host: str = "localhost") -> list[tuple[bytes, bytes]]:
-    """Give the headers of one attempt as an ASGI scope carries them: the task's own first, then hookware's."""
+    """Give the headers of one attempt as an ASGI scope carries them: the task's own first, then hookware's.
+
+    Raises:
+        ValueError: the task holds what no header may: something else than hookware has stored it.
+    """
+    for name, value in (*task.headers, ("queue-name", task.queue_name), ("task-name", task.label)):
+        check_header(name, value)
     headers = [(name, value) for name, value in task.headers if not is_internal(name) and not is_forbidden(name)]
     names = {name for name, _ in headers}
     if task.body and "content-type" not in names:

@@ -18,12 +18,43 @@ DAMAGES = {
     "text that is not UTF-8": "url = CAST(x'ff' AS TEXT)",
     "a count that is text": "attempt_count = 'many'",
     "a deadline that is text": "deadline_us = 'late'",
+    "a deadline of nothing": "deadline_us = 0",
+    "a deadline without end": "deadline_us = 9223372036854775807",
+    "a fence that cannot be raised": "fence = 9223372036854775807",
+    "attempts that cannot be counted": "attempt_count = 2147483647",
+    "more crashes than attempts": "crash_count = 1",
+    "fewer crashes than none": "crash_count = -1",
+    "a retry limit that is text": 'retry_options = \'{"task_retry_limit": "x"}\'',
+    "doublings that are no number": "retry_options = '{\"max_doublings\": NaN}'",
+    "a wait before now": "retry_options = '{\"min_backoff_seconds\": -1}'",
+    "a name that is not UTF-8": "name = CAST(x'ff' AS TEXT)",
+    "a status that is not UTF-8": "last_status = CAST(x'ff' AS TEXT)",
+}
+NAMELESS = {
+    "a key that is text": "id = 'two'",
+    "a key that is not UTF-8": "id = CAST(x'ff' AS TEXT)",
+    "a fence that is not UTF-8": "fence = CAST(x'ff' AS TEXT)",
+    "a queue that is a blob": "queue_name = x'64'",
+    "a queue that is not UTF-8": "queue_name = CAST(x'ff' AS TEXT)",
+    "an ETA that is text": "eta_us = 'soon'",
+    "an ETA that is a part of a number": "eta_us = 1.5",
+    "an ETA that is not UTF-8": "eta_us = CAST(x'ff' AS TEXT)",
+}
+LEASED = {
+    "a key that is not UTF-8": "id = CAST(x'ff' AS TEXT)",
+    "a fence that is text": "fence = 'x'",
+    "a fence that is not UTF-8": "fence = CAST(x'ff' AS TEXT)",
 }
 
 
 def damage(path: Path, change: str, task_id: int) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute(f"UPDATE hookware_task SET {change} WHERE id = ?", (task_id,)).rowcount == 1
+
+
+def stored(path: Path, columns: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT {columns} FROM hookware_task ORDER BY url").fetchall()
 
 
 class DamageContract:
@@ -55,5 +86,61 @@ class DamageContract:
         subject.clock.advance(LEASE_US)
         assert {task.lease for task in await subject.store.expired(9)} == set(leases.values())
         assert await subject.settle(leases[1], Retry(0, None, "expired", crashed=True)) is True
+        assert await subject.claim() == []
+        assert (await subject.get(1)).dead_reason == "undecodable"
+
+    @pytest.mark.parametrize("change", NAMELESS.values(), ids=NAMELESS)
+    async def test_a_row_that_cannot_be_named_dies_too(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.add(*[new_task(task_id=n, url=f"/{n}") for n in (1, 2, 3)])
+        damage(path, change, 2)
+        assert [task.id for task in await subject.claim()] == [1, 3]
+        assert await subject.store.next_due() in (0, None)
+        assert await subject.claim() == []
+        assert await subject.store.next_due() is None
+        assert stored(path, "state, dead_reason") == [(1, None), (2, "undecodable"), (1, None)]
+        assert [info.url for info in await subject.store.list_tasks(state=State.DEAD)] == ["/2"]
+
+    async def test_many_that_cannot_be_named_hold_up_nobody(self, subject: Subject, path: Path) -> None:
+        await subject.add(*[new_task(task_id=n, url=f"/{n}") for n in range(1, 41)])
+        for n in range(1, 31):
+            damage(path, f"id = CAST(x'ff{n:02x}' AS TEXT)", n)
+        assert [task.id for task in await subject.claim()] == list(range(31, 41))
+
+    @pytest.mark.parametrize("change", LEASED.values(), ids=LEASED)
+    async def test_a_lease_that_nobody_can_end_makes_the_task_dead(
+        self, subject: Subject, path: Path, change: str
+    ) -> None:
+        await subject.add(*[new_task(task_id=n, url=f"/{n}") for n in (1, 2)])
+        _damaged, good = await subject.claim()
+        damage(path, change, 1)
+        subject.clock.advance(LEASE_US)
+        assert [task.lease for task in await subject.store.expired(9)] == [good.lease]
+        assert stored(path, "state, dead_reason") == [(2, "undecodable"), (1, None)]
+
+    @pytest.mark.parametrize("end", ["NULL", "'never'", "CAST(x'ff' AS TEXT)"])
+    async def test_a_lease_without_an_end_ends(self, subject: Subject, path: Path, end: str) -> None:
+        await subject.add(*[new_task(task_id=n) for n in (1, 2)])
+        await subject.claim()
+        damage(path, f"lease_until_us = {end}", 1)
+        assert await subject.store.owners() == {"me": 0}
+        assert [task.id for task in await subject.store.expired(9)] == [1]
+
+    @pytest.mark.parametrize("owner", ["x'ff'", "CAST(x'ff' AS TEXT)"])
+    async def test_an_owner_that_cannot_be_read_is_none(self, subject: Subject, path: Path, owner: str) -> None:
+        await subject.add(*[new_task(task_id=n) for n in (1, 2)])
+        await subject.claim()
+        damage(path, f"owner = {owner}", 1)
+        assert await subject.store.owners() == {"me": LEASE_US, "\ufffd": LEASE_US}
+
+    @pytest.mark.parametrize("change", ["crash_count = 2147483647", "crash_count = -9", "attempt_count = -1"])
+    async def test_crashes_that_cannot_be_counted_are_not(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.add(new_task(task_id=1))
+        task = await subject.claim_one()
+        damage(path, change, 1)
+        subject.clock.advance(LEASE_US)
+        (expired,) = await subject.store.expired(9)
+        assert expired.crash_count == 0
+        assert await subject.settle(task.lease, Retry(0, None, "expired", crashed=True)) is True
+        assert (await subject.get(1)).crash_count <= 2147483647
         assert await subject.claim() == []
         assert (await subject.get(1)).dead_reason == "undecodable"

@@ -10,9 +10,10 @@ from hookware.core.queue import last_turn, share_slots, turn_order
 from hookware.core.task import LeasedTask
 from hookware.store.base import LATEST_US, Claim, Claimed, stored_error
 from hookware.store.sql import names
+from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.read import PENDING, Row, chunks, keyed, read
-from hookware.store.sql.rows import to_leased
+from hookware.store.sql.rows import MOST_ATTEMPTS, to_leased
 from hookware.store.sql.tables import task_table
 
 _columns = task_table.c
@@ -60,7 +61,11 @@ class _Unfit(NamedTuple):
 
 
 def claim(connection: Connection, wish: Claim, now_us: int, outlook: Outlook, last_queue: str) -> tuple[Claimed, str]:
-    """Lease due tasks; the second answer is to be the next claim's `last_queue`."""
+    """Lease due tasks; the second answer is to be the next claim's `last_queue`.
+
+    Raises:
+        DamageError: a damaged row is in the way; nothing has been written yet.
+    """
     etas = _first_etas(connection, wish.exclude, now_us, outlook)
     due = turn_order([name for name, eta_us in etas.items() if eta_us <= now_us], last_queue)
     if not due or wish.limit < 1:
@@ -74,7 +79,10 @@ def claim(connection: Connection, wish: Claim, now_us: int, outlook: Outlook, la
 
 def next_due(connection: Connection, exclude: frozenset[str], now_us: int, outlook: Outlook) -> int | None:
     """Microseconds until the next PENDING task of a queue not excluded is due; None if there is none."""
-    return _until_first(_first_etas(connection, exclude, now_us, outlook), now_us)
+    try:
+        return _until_first(_first_etas(connection, exclude, now_us, outlook), now_us)
+    except DamageError:
+        return 0  # the next claim will bury what is in the way
 
 
 def _first_etas(connection: Connection, exclude: frozenset[str], now_us: int, outlook: Outlook) -> dict[str, int]:
@@ -98,6 +106,8 @@ def _share_out(connection: Connection, due: Mapping[str, int], now_us: int, slot
 
 
 def _lease(connection: Connection, rows: Sequence[Row], wish: Claim, now_us: int) -> list[LeasedTask]:
+    if not all(isinstance(row["id"], int) for row in rows):
+        raise DamageError("a task has no key by which it could be leased, or buried")
     until_us = min(now_us + wish.lease_us, LATEST_US)
     fit: list[LeasedTask] = []
     unfit: list[_Unfit] = []
@@ -121,6 +131,8 @@ def _as_leased(row: Row, until_us: int, now_us: int) -> LeasedTask:
     fence, attempt_count, first_us = row["fence"], row["attempt_count"], row["first_attempt_us"]
     if not isinstance(fence, int) or not isinstance(attempt_count, int):
         raise ValueError("the fence or the attempt count is not a number")
+    if fence >= LATEST_US or attempt_count >= MOST_ATTEMPTS:
+        raise ValueError("the fence or the attempt count cannot be raised any more")
     first_us = now_us if first_us is None else first_us
     counted = {"fence": fence + 1, "attempt_count": attempt_count + 1}
     return to_leased({**row, **counted, "first_attempt_us": first_us, "lease_until_us": until_us}, now_us)

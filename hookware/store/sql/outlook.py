@@ -7,12 +7,15 @@ What is due by an ETA from before is found by the next wide look: a release, a p
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy import BigInteger, Connection, String, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
 
 from hookware.store.base import LATEST_US
+from hookware.store.sql.damage import DamageError, is_unreadable
 from hookware.store.sql.read import PENDING
 from hookware.store.sql.tables import task_table
 
@@ -59,10 +62,14 @@ class Outlook:
         return min(self._took) > _SLOW_SECONDS
 
     def look(self, connection: Connection, now_us: int, *, wide: bool = False) -> dict[str, int]:
-        """Give the first ETA of each queue in which tasks wait."""
+        """Give the first ETA of each queue in which tasks wait.
+
+        Raises:
+            DamageError: one of them is no time, or a queue's name is no text.
+        """
         began, floors = self._monotonic(), self._floors
         if wide or connection.dialect.name != "postgresql" or not floors or self._may_be_wide(began):
-            rows = connection.execute(WIDE).all()
+            rows: Sequence[Any] = _look_wide(connection)
             self._looked_at = self._monotonic()
             self._took.append(self._looked_at - began)
         else:
@@ -83,3 +90,16 @@ class Outlook:
         known = [*self._floors, *etas] if len(self._floors) < _MOST_QUEUES else etas
         latest_us = now_us - _MARGIN_US
         self._floors = {name: min(etas.get(name, LATEST_US), latest_us) for name in known}
+
+
+def _look_wide(connection: Connection) -> Sequence[Any]:
+    try:
+        rows = connection.execute(WIDE).all()
+    except DBAPIError as error:
+        if not is_unreadable(error):
+            raise
+        raise DamageError("the name of a queue, or an ETA, cannot be read") from error
+    for row in rows:
+        if not isinstance(row.name, str) or not isinstance(row.eta_us, int | None):
+            raise DamageError("the name of a queue is no text, or an ETA is no time")
+    return rows

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, literal_column, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from hookware.core.lifecycle import State
-from hookware.core.task import Lease, LeasedTask
+from hookware.core.task import DEFAULT_DEADLINE_US, Lease, LeasedTask
+from hookware.store.sql.damage import DamageError, from_raw, is_unreadable, raw
 from hookware.store.sql.rows import to_leased
 from hookware.store.sql.tables import task_table
 
@@ -52,46 +53,47 @@ def held(leases: Sequence[Lease]) -> tuple[ColumnElement[bool], ...]:
 
 
 def read(connection: Connection, statement: Select[tuple[object, ...]], given: Row | None = None) -> list[Row]:
-    """Give whole rows of the task table; what the driver cannot read of one is None."""
-    rows = _all(connection, statement, given)
-    if rows is not None:
-        return rows
-    keys = connection.execute(statement.with_only_columns(_columns.id, _columns.fence), given).all()
-    return [row for key in keys for row in _one(connection, key.id, key.fence)]
-
-
-def _all(connection: Connection, statement: Select[tuple[object, ...]], given: Row | None = None) -> list[Row] | None:
+    """Give whole rows of the task table; what the driver cannot read of one is `UNREADABLE`."""
     try:
         return [row._asdict() for row in connection.execute(statement, given)]
     except DBAPIError as error:
-        # SQLite takes any bytes for text; the driver raises at the first row that holds them.
-        if "decode" not in str(error.orig):
+        if not is_unreadable(error):
             raise
-        return None
+    pieces = [piece for column in _columns for piece in raw(column)]
+    rows = connection.execute(statement.with_only_columns(*pieces).select_from(task_table), given)
+    return [from_raw(row._asdict()) for row in rows]
 
 
-def _one(connection: Connection, task_id: int, fence: int) -> list[Row]:
-    # The fence makes sure that it is still the row which the first statement chose.
-    key = (_columns.id == task_id, _columns.fence == fence)
-    whole = _all(connection, select(task_table).where(*key))
-    if whole is not None:
-        return whole
-    row: dict[str, object] = {}
-    for column in _columns:
-        part = _all(connection, select(column).where(*key))
-        row[column.name] = part[0][column.name] if part else None
-    return [row]
-
-
-def leased_or_bare(row: Row, now_us: int) -> LeasedTask | None:
+def leased_or_bare(row: Row, now_us: int) -> LeasedTask:
     """Give the leased task of a row; of a damaged one what can be had, so that its lease can be ended at least.
 
-    The row itself stays as it is: the next claim finds it undecodable. None if not even its numbers are there.
+    The row itself stays as it is: the next claim finds it undecodable.
+
+    Raises:
+        DamageError: not even its key and its fence are there.
     """
-    bare = {"queue_name": "", "name": None, "method": "POST", "url": "/", "headers": "[]", "body": b""}
-    for known in ({}, {**bare, "retry_options": None, "last_status": None}):
-        try:
-            return to_leased({**row, **known}, now_us)
-        except ValueError:
-            continue
-    return None
+    try:
+        return to_leased(row, now_us)
+    except ValueError:
+        if not isinstance(row["id"], int) or not isinstance(row["fence"], int):
+            raise DamageError("a leased task has no key, or no fence") from None
+    lease_until_us = row["lease_until_us"]
+    return LeasedTask(
+        id=row["id"],
+        fence=row["fence"],
+        queue_name="",
+        name=None,
+        method="POST",
+        url="/",
+        headers=(),
+        body=b"",
+        eta_us=now_us,
+        attempt_count=1,
+        crash_count=0,
+        first_attempt_us=now_us,
+        claimed_us=now_us,
+        last_status=None,
+        retry=None,
+        deadline_us=DEFAULT_DEADLINE_US,
+        lease_until_us=lease_until_us if isinstance(lease_until_us, int) else 0,
+    )

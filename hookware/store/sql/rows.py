@@ -13,6 +13,12 @@ from hookware.store.base import LATEST_US, TaskInfo
 from hookware.store.sql.tables import TaskRow
 from hookware.store.sql.times import from_now
 
+MOST_ATTEMPTS = 2**31 - 1
+"""What a count of attempts or crashes can hold."""
+
+_MOST_DEADLINE_US = 200 * 365 * 86_400 * 1_000_000
+_MOST_RETRY = 1e9
+
 
 def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
     """Give the column values of a new task; `now_us` is the database's time, None: that of the INSERT."""
@@ -51,7 +57,7 @@ def to_object(task: NewTask, now_us: int | None) -> TaskRow:
 def to_leased(row: RowMapping | Mapping[str, object], now_us: int) -> LeasedTask:
     """Give the leased task that a row describes; raise ValueError if the row is damaged."""
     try:
-        return LeasedTask(
+        task = LeasedTask(
             id=_int(row["id"]),
             fence=_int(row["fence"]),
             queue_name=_str(row["queue_name"]),
@@ -72,6 +78,16 @@ def to_leased(row: RowMapping | Mapping[str, object], now_us: int) -> LeasedTask
         )
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"the stored task cannot be decoded: {error}") from error
+    _check(task)
+    return task
+
+
+def _check(task: LeasedTask) -> None:
+    """Refuse numbers that no task has: what is decided by them would be nonsense, or an error."""
+    if not 0 <= task.crash_count < task.attempt_count:
+        raise ValueError(f"{task.crash_count} of {task.attempt_count} attempts cannot have crashed")
+    if not 0 < task.deadline_us <= _MOST_DEADLINE_US:
+        raise ValueError(f"a deadline of {task.deadline_us} microseconds is none")
 
 
 def to_info(row: RowMapping | Mapping[str, object]) -> TaskInfo:
@@ -81,22 +97,37 @@ def to_info(row: RowMapping | Mapping[str, object]) -> TaskInfo:
     except (ValueError, TypeError, RecursionError):
         headers = ()
     return TaskInfo(
-        id=_int(row["id"]),
-        queue_name=str(row["queue_name"] or ""),
-        name=_optional_str(row["name"]),
-        method=str(row["method"] or ""),
-        url=str(row["url"] or ""),
+        id=_shown_int(row["id"]),
+        queue_name=_shown(row["queue_name"]) or "",
+        name=_shown(row["name"]),
+        method=_shown(row["method"]) or "",
+        url=_shown(row["url"]) or "",
         headers=headers,
         body=row["body"] if isinstance(row["body"], bytes) else b"",
-        state=State(_int(row["state"])),
-        eta_us=_int(row["eta_us"]),
-        attempt_count=_int(row["attempt_count"]),
-        crash_count=_int(row["crash_count"]),
-        last_status=_optional_int(row["last_status"]),
-        last_error=_optional_str(row["last_error"]),
-        dead_reason=_optional_str(row["dead_reason"]),
-        owner=_optional_str(row["owner"]),
+        state=_shown_state(row["state"]),
+        eta_us=_shown_int(row["eta_us"]),
+        attempt_count=_shown_int(row["attempt_count"]),
+        crash_count=_shown_int(row["crash_count"]),
+        last_status=row["last_status"] if isinstance(row["last_status"], int) else None,
+        last_error=_shown(row["last_error"]),
+        dead_reason=_shown(row["dead_reason"]),
+        owner=_shown(row["owner"]),
     )
+
+
+def _shown(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _shown_int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _shown_state(value: object) -> State:
+    try:
+        return State(_int(value))
+    except (ValueError, TypeError):
+        return State.DEAD  # a state that is none: nobody will run it
 
 
 def _int(value: object) -> int:
@@ -138,4 +169,7 @@ def _retry(value: object) -> RetryOptions | None:
     fields = json.loads(_str(value))
     if not isinstance(fields, dict):
         raise TypeError("expected an object of retry options")
+    for name, each in fields.items():
+        if each is not None and not (isinstance(each, int | float) and 0 <= each <= _MOST_RETRY):
+            raise ValueError(f"the retry option {name[:100]!r} is not a number from 0 to 1e9")
     return RetryOptions(**fields)

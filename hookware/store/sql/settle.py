@@ -9,6 +9,7 @@ from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, Settlement, stored_error
 from hookware.store.sql.names import Wish, tombstone, tombstone_name
 from hookware.store.sql.read import chunks, held, keyed
+from hookware.store.sql.rows import MOST_ATTEMPTS
 from hookware.store.sql.tables import task_table
 
 __all__ = ["complete", "renew", "settle", "tombstone_name"]
@@ -20,7 +21,10 @@ _under_lease = update(task_table).where(
     _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), keyed(State.LEASED)
 )
 _attempted = _under_lease.values(
-    crash_count=_columns.crash_count + bindparam("crashed"),
+    crash_count=case(
+        (_columns.crash_count < MOST_ATTEMPTS, _columns.crash_count + bindparam("crashed")),
+        else_=_columns.crash_count,
+    ),
     last_status=func.coalesce(bindparam("status"), _columns.last_status),
     last_error=bindparam("error"),
     **_ENDED,

@@ -3,12 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask, NewTask
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
 from hookware.store.sql import names
+from hookware.store.sql.damage import DamageError
 from hookware.store.sql.read import DEAD, LEASED, chunks, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_row
 from hookware.store.sql.tables import name_table, task_table
@@ -41,21 +57,37 @@ def add(connection: Connection, tasks: Sequence[NewTask], now_us: int) -> list[A
 
 
 def expired(connection: Connection, limit: int, owners: Sequence[str], now_us: int) -> list[LeasedTask]:
-    """List leased tasks whose lease has ended or whose owner is one of `owners`, the longest ended first."""
+    """List leased tasks whose lease has ended or whose owner is one of `owners`, the longest ended first.
+
+    Raises:
+        DamageError: one of them can never be settled.
+    """
     ended = _columns.lease_until_us <= now_us
     statement = select(task_table).where(LEASED, ended | _columns.owner.in_(owners) if owners else ended)
     statement = statement.order_by(_columns.lease_until_us, _columns.id).limit(max(0, limit))
-    tasks = (leased_or_bare(row, now_us) for row in read(connection, statement))
-    return [task for task in tasks if task is not None]
+    return [leased_or_bare(row, now_us) for row in read(connection, statement)]
 
 
 def owners(connection: Connection, now_us: int) -> dict[str, int]:
-    """List the owners that hold leases, each with the microseconds until the first of its leases ends."""
-    first = func.min(_columns.lease_until_us)
-    statement = select(_columns.owner, first).where(LEASED, _columns.owner.is_not(None)).group_by(_columns.owner)
-    # What is no number there says nothing of an end.
-    ends = {owner: end_us if isinstance(end_us, int) else LATEST_US for owner, end_us in connection.execute(statement)}
-    return {owner: end_us - now_us for owner, end_us in ends.items()}
+    """List the owners that hold leases, each with the microseconds until the first of its leases ends.
+
+    Raises:
+        DamageError: a lease has no end.
+    """
+    end = _columns.lease_until_us
+    owner: ColumnElement[Any] = _columns.owner
+    number: ColumnElement[Any] = end
+    if connection.dialect.name == "sqlite":  # which takes anything for text, and for a time
+        owner, number = cast(owner, LargeBinary), case((func.typeof(end) == literal_column("'integer'"), end))
+    every = func.count(number) == func.count()
+    statement = select(owner, case((every, func.min(number)))).where(LEASED).group_by(owner)
+    ends: dict[str, int] = {}
+    for name, end_us in connection.execute(statement):
+        if end_us is None:
+            raise DamageError("a lease has no end")
+        if name is not None:
+            ends[name if isinstance(name, str) else name.decode(errors="replace")] = end_us - now_us
+    return ends
 
 
 def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:

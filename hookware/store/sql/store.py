@@ -1,7 +1,8 @@
 """The store on a SQL database: the statements, each in a transaction of the runner."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -9,10 +10,13 @@ from hookware.core.lifecycle import State
 from hookware.core.task import Lease, LeasedTask, NewTask
 from hookware.env import Env
 from hookware.store.base import AddResult, Claim, Claimed, Settlement, TaskInfo
-from hookware.store.sql import claim, schema, settle, statements
+from hookware.store.sql import claim, damage, schema, settle, statements
+from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.runner import Runner
 from hookware.store.sql.times import Clock
+
+T = TypeVar("T")
 
 
 class SQLStore:
@@ -80,11 +84,11 @@ class SQLStore:
 
     async def expired(self, limit: int, owners: Sequence[str] = ()) -> list[LeasedTask]:
         """List leased tasks whose lease has ended, or whose owner is one of `owners`."""
-        return await self._runner.run(partial(self._expired, limit, owners), write=False)
+        return await self._past_damage(partial(self._expired, limit, owners))
 
     async def owners(self) -> dict[str, int]:
         """List the owners that hold leases, and when the first of each ends."""
-        return await self._runner.run(lambda c: statements.owners(c, self._clock(c)), write=False)
+        return await self._past_damage(lambda c: statements.owners(c, self._clock(c)))
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""
@@ -123,6 +127,13 @@ class SQLStore:
         """Remove a PENDING or DEAD task."""
         return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock(c), self._tombstone_us))
 
+    async def _past_damage(self, look: Callable[[Connection], T]) -> T:
+        try:
+            return await self._runner.run(look, write=False)
+        except DamageError:
+            await self._runner.run(lambda c: damage.bury(c, self._clock(c)))
+            return await self._runner.run(look, write=False)
+
     def _prepare(self, create_tables: bool, connection: Connection) -> None:
         if create_tables:
             schema.make_tables(connection)
@@ -144,7 +155,12 @@ class SQLStore:
         return statements.add(connection, tasks, self._clock(connection))
 
     def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
-        answer = claim.claim(connection, wish, self._clock(connection), self._outlook, self._last_queue)
+        given = (wish, self._clock(connection), self._outlook, self._last_queue)
+        try:
+            answer = claim.claim(connection, *given)
+        except DamageError:
+            damage.bury(connection, given[1])
+            answer = claim.claim(connection, *given)
         self._fp("claim.updated")
         return answer
 

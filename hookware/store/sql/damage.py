@@ -1,0 +1,94 @@
+"""Rows that something else has damaged, so far that they cannot even be named: they must not hold up the others.
+
+SQLite takes anything for anything: a key that is text, a queue's name that is not UTF-8, an ETA that is a blob. Where
+a statement stumbles over one, `bury` takes all of them out of the way, and the statement is tried again.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, cast, func, literal_column, or_, select, update
+from sqlalchemy.exc import DBAPIError
+
+from hookware.core.lifecycle import State
+from hookware.store.sql.tables import task_table
+
+_columns = task_table.c
+_PENDING = _columns.state == literal_column(str(int(State.PENDING)))
+_LEASED = _columns.state == literal_column(str(int(State.LEASED)))
+_ERROR: Final = "the stored task cannot be decoded: its id, queue, fence or times are not of their type"
+
+
+class DamageError(Exception):
+    """A damaged row is in the way of a statement: `bury`, and try again."""
+
+
+class Unreadable:
+    """Stands for a value that the driver cannot read."""
+
+
+UNREADABLE: Final = Unreadable()
+
+
+def is_unreadable(error: DBAPIError) -> bool:
+    """Say whether the driver could not read a value: SQLite takes any bytes for text."""
+    return "decode" in str(error.orig)
+
+
+def raw(column: Column[object]) -> tuple[ColumnElement[object], ColumnElement[object]]:
+    """Give what is selected in place of a column where the driver cannot read it: its type, and text as its bytes."""
+    value = f"CASE typeof({column.name}) WHEN 'text' THEN CAST({column.name} AS BLOB) ELSE {column.name} END"
+    kind: ColumnElement[object] = literal_column(f"typeof({column.name})")
+    return kind.label(f"{column.name}_kind"), literal_column(value).label(column.name)
+
+
+def from_raw(row: Mapping[str, object]) -> dict[str, object]:
+    """Give the row that was selected by `raw` columns."""
+    return {column.name: _decoded(row[f"{column.name}_kind"], row[column.name]) for column in _columns}
+
+
+def bury(connection: Connection, now_us: int) -> None:
+    """Make tasks dead that can neither be claimed nor settled, and let leases end that have no end."""
+    endless: ColumnElement[bool] = _columns.lease_until_us.is_(None)
+    if connection.dialect.name == "sqlite":
+        endless = _is_not("integer", _columns.lease_until_us)
+        keys = _is_not("integer", _columns.id) | _is_not("integer", _columns.fence)
+        _make_dead(connection, _PENDING & (keys | _nowhere(connection)), now_us)
+        _make_dead(connection, _LEASED & keys, now_us)
+    connection.execute(update(task_table).where(_LEASED, endless).values(lease_until_us=now_us))
+
+
+def _make_dead(connection: Connection, which: ColumnElement[bool], now_us: int) -> None:
+    connection.execute(
+        update(task_table)
+        .where(which)
+        .values(
+            state=int(State.DEAD),
+            dead_us=now_us,
+            dead_reason="undecodable",
+            last_error=_ERROR,
+            owner=None,
+            lease_until_us=None,
+        )
+    )
+
+
+def _nowhere(connection: Connection) -> ColumnElement[bool]:
+    """Give the condition that a task is in no queue, or has no time, at which it could be found."""
+    name = cast(_columns.queue_name, LargeBinary)
+    names = connection.execute(select(name).where(_PENDING, ~_is_not("text", _columns.queue_name)).distinct()).scalars()
+    unreadable = [each for each in names if _decoded("text", each) is UNREADABLE]
+    return or_(_is_not("text", _columns.queue_name), _is_not("integer", _columns.eta_us), name.in_(unreadable))
+
+
+def _is_not(kind: str, column: Column[object]) -> ColumnElement[bool]:
+    return func.typeof(column) != literal_column(f"'{kind}'")
+
+
+def _decoded(kind: object, value: object) -> object:
+    if kind != "text" or not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return UNREADABLE
