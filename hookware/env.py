@@ -6,6 +6,7 @@ Everything else in the package takes an `Env`; a simulator or a test gives its o
 import logging
 import os
 import random
+import re
 import secrets
 import threading
 import time
@@ -16,6 +17,7 @@ import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
 _JOIN_SECONDS = 1.0
+_NAMELESS = re.compile(r"(?:asyncio|uvloop|ThreadPoolExecutor-[0-9]+)_[0-9]+")
 _ID_EPOCH_MS = 1_577_836_800_000  # 2020-01-01: 41 bits of milliseconds last until 2089
 _logger = logging.getLogger("hookware.env")
 
@@ -110,6 +112,11 @@ def in_event_loop() -> bool:
 def in_event_loop_or_its_thread() -> bool:
     """Say whether this code runs under an event loop: in it, or in one of its worker threads."""
     return in_event_loop() or threading.current_thread() is not threading.main_thread()
+
+
+def in_nameless_pool() -> bool:
+    """Say whether this code runs in an event loop's default pool of threads, or another that got no name."""
+    return _NAMELESS.fullmatch(threading.current_thread().name) is not None
 
 
 def on_asyncio() -> bool:

@@ -31,7 +31,7 @@ from hookware.processing import Processing, Storing
 from hookware.store.base import Inspector
 from hookware.store.sql.outbox import Outbox
 from hookware.transaction import wake_on_commit
-from hookware.unit_of_work import UnitOfWork, refuse_second_writer
+from hookware.unit_of_work import UnitOfWork, current_unit, refuse_second_writer
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -195,6 +195,7 @@ class Hookware:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
+        _in_no_request()
         await self.app(_cleaned(scope), receive, send)
 
     async def _misplaced(self, scope: Scope) -> str | None:
@@ -216,6 +217,7 @@ class Hookware:
             await self._start(loops, target)
 
         app: ASGIApp = scope.get("app") or self
+        _in_no_request()
         lifespan = Lifespan(self.app, prepare=self._prepare, start=start, stop=self._stop, close=self._close)
         if (notice := scope.get(NOTICE_KEY)) is not None:
             notice(self)
@@ -291,6 +293,11 @@ def _built_in_a_call() -> bool:
     while frame is not None and frame.f_code.co_name != "build_middleware_stack":
         frame = frame.f_back
     return frame is not None
+
+
+def _in_no_request() -> None:
+    """Let what the app starts from here on know that it is in no request, rather than not know of any."""
+    current_unit.set(None)
 
 
 def _cleaned(scope: Scope) -> Scope:

@@ -9,6 +9,7 @@ Read `enqueue` first: it is the table of the documentation, in code.
 import sys
 import weakref
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,6 +55,8 @@ def enqueue(
         _join(_sync_session(session), _rows(tasks, outbox), outbox, unit)
     elif transactional is False or (unit is None and transactional is None):
         _refuse_second_writer(unit)
+        if transactional is None and current_unit not in copy_context():
+            outbox.complain_if_astray()
         outbox.add_blocking(tasks)
     elif unit is None:
         raise BadTransactionStateError(

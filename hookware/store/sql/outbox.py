@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from hookware.config import Config
 from hookware.core.task import Draft, NewTask
-from hookware.env import Env, in_event_loop_or_its_thread, on_asyncio
+from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
 from hookware.errors import (
     ConfigurationError,
     InvalidTaskError,
@@ -56,6 +56,7 @@ class Outbox:
         keeps_snapshots: whether the transactions of the user's engine see the database as it was at their begin.
         seen: whether a lifespan has passed through.
         running: whether it still runs; None before it began.
+        under_way: how many requests and tasks are on their way through the app.
     """
 
     def __init__(
@@ -87,14 +88,13 @@ class Outbox:
         self.store = SQLStore(self.runner, store_clock, env=env, tombstone_us=self.tombstone_us)
         self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
         self.listens = listen is not False
-        self.open_limiter = anyio.CapacityLimiter(40)
-        self.commit_limiter = anyio.CapacityLimiter(40)
-        self.rollback_limiter = anyio.CapacityLimiter(40)
+        self.open_limiter, self.commit_limiter, self.rollback_limiter = (anyio.CapacityLimiter(40) for _ in range(3))
         # Handlers that overran their deadline hold a thread until they return: others must not wait for it.
         self.handler_limiter = anyio.CapacityLimiter(config.concurrency + 40)
         self.keeps_snapshots = False
         self.seen = False
         self.running: bool | None = None
+        self.under_way = 0
         self._said: set[str] = set()
         self._prepared = False
         self._preparing = anyio.Lock()
@@ -253,6 +253,17 @@ class Outbox:
                 "a task was added, but neither a request nor the lifespan has passed through Hookware: the server "
                 "seems to run the app that it wraps. Serve the wrapped one, or use app.add_middleware(Hookware, ...). "
                 "Until then tasks are not part of the request's transaction, and nobody dispatches them here"
+            )
+
+    def complain_if_astray(self) -> None:
+        """Warn, once, if a request's code seems to add a task where its request is not known."""
+        if self.under_way and in_nameless_pool():
+            self.warn_once(
+                "astray",
+                "a task was added in a pool's thread that does not know its request, as loop.run_in_executor and "
+                "executor.submit start it: it was stored at once, whatever the request's transaction does. Pass "
+                "session=, or run the function by asyncio.to_thread, or by contextvars.copy_context().run in the pool. "
+                "If no request is meant, say so: transactional=False",
             )
 
     def committed(self, count: int) -> None:
