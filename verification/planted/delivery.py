@@ -8,13 +8,13 @@ BUGS: tuple[Bug, ...] = (
         breaks("I7"),
         (
             "delivery.py",
-            "            await self._target.app(self._scope(), self._receive, self._answer.take)\n",
+            "            await self._target.app(scope, self._receive, self._answer.take)\n",
             (
                 "            async def take(message: Message) -> None:\n"
                 "                await self._answer.take(message)\n"
                 "                self._ended_at = self._env.monotonic()\n"
                 "                self._ended.set()\n\n"
-                "            await self._target.app(self._scope(), self._receive, take)\n"
+                "            await self._target.app(scope, self._receive, take)\n"
             ),
         ),
         ("answer.py", "is_success(self.status) and self.finished.is_set() and", "is_success(self.status) and"),
