@@ -24,7 +24,10 @@ from tests.stage import Stage
 GOOD_COUNT = 5
 LONG_AGO_US = 1_600_000_000_000_000
 
-_FEW = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+_FEW = settings(
+    max_examples=settings.get_profile(settings.get_current_profile_name()).max_examples // 3,  # each starts a Hookware
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 _PRINT = {
     True: (
         "rowid",
