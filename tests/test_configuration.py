@@ -157,6 +157,11 @@ def test_a_server_ends_at_start_up_and_says_what_to_do(servers: dict[str, "subpr
         ("postgres://me:secret@db.example/app", r"cannot use postgres://me:\*\*\*@db.example/app"),
         ("postgresql+psycopg2://db.example/app", r"cannot use postgresql\+psycopg2"),
         (make_url("mysql+pymysql://db.example/app"), "cannot use mysql"),
+        (
+            "mysql+pymysql://me:secret@db.example/app",
+            r"SQLite .* or PostgreSQL .* cannot use mysql\+pymysql://me:\*\*\*@",
+        ),
+        ("mariadb+aiomysql://db.example/app", r"SQLite .* or PostgreSQL .* cannot use mariadb\+aiomysql"),
         ("sqlite+aiosqlite:///:memory:", "in memory"),
         (sessionmaker(), "must be an Engine, an AsyncEngine or a database URL, got sessionmaker"),
         (Path("app.db"), r"database URL, got .*Path\('app.db'\): pass what create_engine\(\) gave you"),
