@@ -29,7 +29,7 @@ from tests.asgi import request
 from tests.databases import Look
 from tests.pgbouncer import PgBouncer
 from tests.postgres import PostgresServer
-from tests.serving import Recorder, serving
+from tests.serving import Recorder, StartupFailedError, serving
 from tests.stage import Tally
 
 pytestmark = [
@@ -225,6 +225,18 @@ async def test_without_a_way_around_tasks_are_found_by_asking(
     assert tally(pooler.direct_url) == expected(keys)
     assert pooler.ask_each_connection(LEFT_BEHIND) == []
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_engine_that_prepares_is_told_how_not_to(pooler: PgBouncer) -> None:
+    engine = create_async_engine(pooler.url("asyncpg"))
+    with pytest.raises(StartupFailedError) as failed:
+        async with serving(Hookware(engine=engine, router=TaskRouter())):
+            raise AssertionError("it must not start")
+    await engine.dispose()
+    assert "prepared statement" in str(failed.value)
+    for driver in ("psycopg", "asyncpg"):
+        assert all(name in str(failed.value) for name in documented_arguments(driver))
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -11,6 +11,9 @@ _NOT_PERMITTED: Final = "42501"
 _UNREACHED: Final = ("08", "28", "3D", "53", "57")
 """Classes of SQLSTATE: no connection, no such user or password, no such database, too many, shutting down."""
 
+_PREPARED: Final = ("26000", "42P05")
+"""A prepared statement is not there, or is there already: another connection to the server has taken the place."""
+
 
 def is_unusable(error: Exception) -> bool:
     """Say whether an error is the database's, or of the way to it; asyncpg's come as they are while it connects."""
@@ -38,6 +41,12 @@ def _advice(url: URL, error: Exception) -> str:
             f"To let hookware make its tables, GRANT CREATE ON SCHEMA public TO {user}: from PostgreSQL 15 on only the "
             "database's owner may. Or let a migration make them, pass create_tables=False, and GRANT SELECT, INSERT, "
             f"UPDATE, DELETE ON hookware_task, hookware_name TO {user}"
+        )
+    if sqlstate in _PREPARED:
+        return (
+            "Through a pooler in transaction mode, such as PgBouncer, make the engine with "
+            'connect_args={"prepare_threshold": None} for psycopg, and for asyncpg with '
+            'connect_args={"statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}'
         )
     if sqlstate is None or sqlstate.startswith(_UNREACHED):
         return (
