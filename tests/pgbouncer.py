@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -34,6 +35,18 @@ def program() -> str | None:
     """Find the program."""
     # Where a user's PATH has no place for what is started at boot.
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def ways() -> list[dict[str, str]]:
+    """Give the settings that this version has for prepared statements: from 1.21 on drivers may use some."""
+    found = program()
+    said = (
+        "" if found is None else subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    )
+    major, minor, *_ = [*re.findall(r"\d+", said), "0", "0"]
+    if (int(major), int(minor)) < (1, 21):
+        return [{}]
+    return [{"max_prepared_statements": "0"}, {"max_prepared_statements": "200"}]
 
 
 class PgBouncer:
@@ -83,11 +96,9 @@ def pgbouncer(server: PostgresServer, database: str, **settings: str) -> Iterato
     )
     if account is not None:
         os.chown(directory, account.pw_uid, account.pw_gid)
-    found = program()
-    assert found is not None
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
-            [found, str(directory / "ini")],
+            [str(program()), str(directory / "ini")],
             stdout=log,
             stderr=log,
             user=None if account is None else account.pw_uid,

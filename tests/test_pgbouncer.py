@@ -43,6 +43,7 @@ PATIENCE_SECONDS = 30.0
 EVERY_DRIVER = pytest.mark.parametrize(
     ("anyio_backend", "driver"), [("asyncio", driver) for driver in ("psycopg", "psycopg_async", "asyncpg")]
 )
+WAYS = pgbouncer.ways()
 GUIDE = Path(__file__).parent.parent / "docs" / "how-to" / "postgresql.md"
 
 # What PgBouncer itself sets for each client is no leak, nor what asyncpg sets back in the same transaction (jit).
@@ -154,9 +155,9 @@ async def process(pooler: PgBouncer, driver: str, **options: Any) -> AsyncIterat
         await waiting
 
 
-@pytest.fixture
-def pooler(postgres: PostgresServer, postgres_database: str) -> Iterator[PgBouncer]:
-    with pgbouncer.pgbouncer(postgres, postgres_database) as pooler:
+@pytest.fixture(params=WAYS, ids=str)
+def pooler(request: pytest.FixtureRequest, postgres: PostgresServer, postgres_database: str) -> Iterator[PgBouncer]:
+    with pgbouncer.pgbouncer(postgres, postgres_database, **request.param) as pooler:
         around = create_engine(pooler.direct_url)
         SQLModel.metadata.create_all(around, tables=[SQLModel.metadata.tables["tally"]])
         around.dispose()
@@ -227,6 +228,7 @@ async def test_without_a_way_around_tasks_are_found_by_asking(
     assert warnings(caplog) == []
 
 
+@pytest.mark.parametrize("pooler", WAYS[:1], ids=str, indirect=True)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_an_engine_that_prepares_is_told_how_not_to(pooler: PgBouncer) -> None:
     engine = create_async_engine(pooler.url("asyncpg"))
@@ -239,6 +241,7 @@ async def test_an_engine_that_prepares_is_told_how_not_to(pooler: PgBouncer) -> 
         assert all(name in str(failed.value) for name in documented_arguments(driver))
 
 
+@pytest.mark.parametrize("pooler", WAYS[:1], ids=str, indirect=True)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_who_listens_through_it_is_told_that_this_has_no_effect_and_asks(
     pooler: PgBouncer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
