@@ -73,6 +73,7 @@ class Dispatcher:
         self._idle = anyio.Event()
         # When the claim loop looks again.
         self._hinted = True
+        self._held_back = False
         self._due_at = 0.0
         self._ask_at = 0.0
         self._waiting = anyio.CancelScope()
@@ -195,6 +196,7 @@ class Dispatcher:
             self._env.fp("dispatch.claim.claimed")
             self._begin(attempts, [Attempt(task, sent_at) for task in claimed.tasks])
             self._know_due(claimed.next_due_us)
+            self._held_back = claimed.held_back
             if not claimed.tasks and claimed.next_due_us == 0:
                 self._know_due(int(self._poll() * 1e6))  # due, but not given to us: others are at them
             elif claimed.next_due_us == 0 and len(claimed.tasks) == asked:
@@ -302,6 +304,8 @@ class Dispatcher:
         attempt.ended.set()
         if not self._attempts:
             self._idle.set()
+        if self._held_back:
+            self._hinted = True  # one of those that wait for another's end may begin now
         self._waiting.cancel()  # the claim loop looks again: there is a slot, and perhaps a retry to wait for
 
     async def _cut_lost_attempts(self) -> None:

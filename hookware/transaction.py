@@ -24,7 +24,7 @@ from hookware.errors import BadTransactionStateError, ConfigurationError, Sessio
 from hookware.store.sql.names import Wish, tombstone
 from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox
 from hookware.store.sql.own_session import OwnSession
-from hookware.store.sql.rows import to_object, to_row
+from hookware.store.sql.rows import to_object, to_rows
 from hookware.store.sql.tables import TaskRow, task_table
 from hookware.unit_of_work import UnitOfWork, current_unit, warn_left_behind
 
@@ -167,7 +167,7 @@ def _rows(tasks: Sequence[NewTask], outbox: Outbox) -> list[TaskRow]:
 def _insert_on(connection: Connection, tasks: Sequence[NewTask], outbox: Outbox) -> None:
     outbox.check_schema(connection)
     stamp_us = outbox.stamp_us()
-    connection.execute(insert(task_table), [to_row(task, stamp_us) for task in tasks])
+    connection.execute(insert(task_table), to_rows(tasks, stamp_us))
     connection.info[_ADDED] = connection.info.get(_ADDED, 0) + len(tasks)
 
 

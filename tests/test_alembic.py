@@ -180,9 +180,9 @@ command.upgrade(config, "head")
 """
 
 SECOND = """
-told = "no column dead_us: an earlier version of hookware made it. Make a migration (alembic revision --autogenerate)"
+told = "no column ended_us: an earlier version of hookware made it. Make a migration (alembic revision --autogenerate)"
 assert told in refused(), refused()
-assert "dead_us" in drifts() and "ix_hookware_task_dead" in drifts()
+assert "ended_us" in drifts() and "ix_hookware_task_dead" in drifts()
 command.revision(config, "hookware", autogenerate=True)
 command.upgrade(config, "head")
 assert drifts() == "", drifts()
@@ -204,7 +204,7 @@ def check(project: Project) -> None:
 def test_the_tables_are_made_dropped_and_kept_up_to_date_by_migrations(project: Project) -> None:
     project.drive(FIRST)
     check(project)
-    project.execute("DROP INDEX ix_hookware_task_dead", "ALTER TABLE hookware_task DROP COLUMN dead_us")
+    project.execute("DROP INDEX ix_hookware_task_dead", "ALTER TABLE hookware_task DROP COLUMN ended_us")
     project.drive(SECOND)
     check(project)
     assert len(project.migrations) == 2

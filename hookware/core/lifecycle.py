@@ -17,6 +17,10 @@ class State(IntEnum):
     PENDING = 0
     LEASED = 1
     DEAD = 2
+    COMPLETED = 3
+    """Done, and kept to be looked at for its queue's retention time."""
+    PULL = 4
+    """In a pull queue: who works on it takes a lease by moving its ETA. No dispatcher looks at it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ All times are integers of microseconds since the epoch by the database's clock, 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hookware.core.queue import Lane
 from hookware.core.retry import RetryOptions
 
 Headers = tuple[tuple[str, str], ...]
@@ -13,6 +14,46 @@ Headers = tuple[tuple[str, str], ...]
 
 DEFAULT_DEADLINE_US = 30_000_000
 """How long one attempt may take by default: 30 seconds, as in App Engine's first years."""
+
+
+PULL = "PULL"
+"""The method of tasks that are not delivered, but leased from a pull queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What a task has in common with others of its queue.
+
+    Attributes:
+        priority: of two due tasks of a queue the higher one begins first.
+        fair_key: tasks of different keys take turns.
+        limit_key: of tasks with one key, only as many run at once as the queue's `limit_per_key` says.
+        dedup_key: of waiting tasks with one key, one runs; `on_conflict` says which.
+        on_conflict: "skip": the first one; "replace": the last one; "raise": the first one, and adding another raises
+            where that can be known.
+    """
+
+    priority: int = 0
+    fair_key: str | None = None
+    limit_key: str | None = None
+    dedup_key: str | None = None
+    on_conflict: str = "skip"
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether a claim has to look at the task's keys to choose."""
+        return self.fair_key is not None or self.limit_key is not None or self.dedup_key is not None
+
+
+NO_KEYS = Keys()
+
+
+class Progress(NamedTuple):
+    """How far a task has come, as its handler last said: `done` of `total`, and a note for people."""
+
+    done: float
+    total: float | None = None
+    note: str = ""
 
 
 class Lease(NamedTuple):
@@ -40,6 +81,9 @@ class Draft:
     countdown_us: int = 0
     retry: RetryOptions | None = None
     deadline_us: int | None = None
+    keys: Keys = NO_KEYS
+    tag: str | None = None
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +104,21 @@ class NewTask:
     countdown_us: int = 0
     retry: RetryOptions | None = None
     deadline_us: int = DEFAULT_DEADLINE_US
+    keys: Keys = NO_KEYS
+    tag: str | None = None
+    depth: int = 0
+
+    @property
+    def lane(self) -> str:
+        """The lane in which the task waits."""
+        if self.keys is NO_KEYS:
+            return self.queue_name
+        return str(Lane(self.queue_name, self.keys.priority, self.keys.are_shared))
+
+    @property
+    def is_pull(self) -> bool:
+        """Whether the task waits to be leased from a pull queue."""
+        return self.method == PULL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +146,7 @@ class LeasedTask:
     retry: RetryOptions | None
     deadline_us: int
     lease_until_us: int = 0
+    depth: int = 0
 
     @property
     def lease(self) -> Lease:

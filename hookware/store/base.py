@@ -4,13 +4,13 @@ A store moves rows. It never decides when a task may run again or whether it is 
 Each method is one short transaction. Time is the store's own clock (its database's), never the caller's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from hookware.core.lifecycle import Decision, State
-from hookware.core.task import Headers, Lease, LeasedTask, NewTask
+from hookware.core.task import Headers, Lease, LeasedTask, NewTask, Progress
 
 LATEST_US = 2**63 - 1
 """The last moment that a store can hold: what would be later is stored as this."""
@@ -45,12 +45,13 @@ class Claim:
 class Claimed:
     """The answer to a claim.
 
-    `next_due_us`: microseconds until the next unclaimed task of a queue not excluded is due (0: already is);
-    None if nothing waits.
+    `next_due_us`: microseconds until the next unclaimed task of a queue not excluded may begin (0: now already);
+    None if nothing waits. `held_back`: some wait for a running one to end.
     """
 
     tasks: Sequence[LeasedTask]
     next_due_us: int | None
+    held_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,13 @@ class TaskInfo:
     last_error: str | None
     dead_reason: str | None
     owner: str | None
+    priority: int = 0
+    tag: str | None = None
+    dedup_key: str | None = None
+    fair_key: str | None = None
+    limit_key: str | None = None
+    depth: int = 0
+    progress: Progress | None = None
 
 
 class Store(Protocol):
@@ -161,6 +169,14 @@ class Inspector(Protocol):
         self, *, state: State | None = None, queue_name: str | None = None, limit: int = 100
     ) -> list[TaskInfo]:
         """List tasks by id, oldest first."""
+        ...
+
+    async def set_paused(self, queue_name: str, paused: bool) -> None:
+        """Let a queue's tasks wait, whatever their ETA, or let them go on: in all processes."""
+        ...
+
+    async def set_overrides(self, queue_name: str, overrides: Mapping[str, object]) -> None:
+        """Put these fields of `QueueSettings` in the place of what is configured, in all processes; none: undo it."""
         ...
 
     async def run_again(self, task_id: int) -> bool:

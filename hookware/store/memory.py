@@ -1,13 +1,16 @@
 """The store in memory: a fake that keeps the contract exactly, for tests and simulations. Nothing in it is durable."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from hookware.core.dedup import Waiting, survivor
 from hookware.core.lifecycle import Complete, Die, Release, Retry, State
-from hookware.core.queue import last_turn, share_slots, turn_order
+from hookware.core.queue import QueueSettings
 from hookware.core.task import Lease, LeasedTask, NewTask
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
+from hookware.store.memory_claim import Choosing, Queues
 from hookware.store.memory_rows import Holder, Key, Row, attempted, info, leased
 
 
@@ -19,10 +22,16 @@ class MemoryStore:
         fp: called with the name of each failpoint, the same ones as in the SQL store; what it raises before
             "committed" undoes the call.
         tombstone_us: how long the name of a finished task stays taken.
+        queues: the configured settings, by queue.
     """
 
     def __init__(
-        self, clock_us: Callable[[], int], *, fp: Callable[[str], None] = lambda _name: None, tombstone_us: int
+        self,
+        clock_us: Callable[[], int],
+        *,
+        fp: Callable[[str], None] = lambda _name: None,
+        tombstone_us: int,
+        queues: Mapping[str, QueueSettings] | None = None,
     ) -> None:
         self._clock_us = clock_us
         self._fp = fp
@@ -30,7 +39,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._rows: dict[int, Row] = {}
         self._names: dict[Key, Holder] = {}
-        self._last_queue = ""
+        self._queues = Queues(queues or {})
 
     def insert(self, tasks: Iterable[NewTask]) -> None:
         """Put tasks in as a committed transaction of the user's does: their names are not won yet."""
@@ -93,7 +102,7 @@ class MemoryStore:
             now_us = self._clock_us()
             names = [key for key, holder in self._names.items() if not holder.holds(now_us)]
             dead = [row for row in self._in_state(State.DEAD) if row.dead_reason == "duplicate"]
-            old = [row.task.id for row in dead if row.dead_us <= now_us - self._tombstone_us]
+            old = [row.task.id for row in dead if row.ended_us <= now_us - self._tombstone_us]
             for key in names:
                 del self._names[key]
             for task_id in old:
@@ -125,13 +134,23 @@ class MemoryStore:
         wanted = [i for i in infos if state in (None, i.state) and queue_name in (None, i.queue_name)]
         return wanted[: max(0, limit)]
 
+    async def set_paused(self, queue_name: str, paused: bool) -> None:
+        """Let a queue wait, or go on."""
+        with self._lock:
+            self._queues.change(queue_name, paused=paused)
+
+    async def set_overrides(self, queue_name: str, overrides: Mapping[str, object]) -> None:
+        """Put settings in the place of the configured ones."""
+        with self._lock:
+            self._queues.change(queue_name, overrides=dict(overrides) or None)
+
     async def run_again(self, task_id: int) -> bool:
         """Make a DEAD task PENDING and due now."""
         with self._lock:
             row = self._rows.get(task_id)
             if row is None or row.state is not State.DEAD:
                 return False
-            self._put(Row(task=row.task, eta_us=self._clock_us(), fence=row.fence))
+            self._put(Row(task=row.task, eta_us=self._clock_us(), fence=row.fence, added=row.added))
             return True
 
     async def delete(self, task_id: int) -> bool:
@@ -144,8 +163,10 @@ class MemoryStore:
             return True
 
     def _insert(self, task: NewTask) -> None:
-        eta_us = (self._clock_us() if task.eta_us is None else task.eta_us) + task.countdown_us
-        self._put(Row(task=task, eta_us=min(eta_us, LATEST_US)))
+        now_us = self._clock_us()
+        eta_us = min((now_us if task.eta_us is None else task.eta_us) + task.countdown_us, LATEST_US)
+        state = State.PULL if task.is_pull else State.PENDING
+        self._put(Row(task=task, eta_us=eta_us, state=state, added=(now_us, task.id)))
 
     def _add(self, task: NewTask) -> AddResult:
         key = None if task.name is None else (task.queue_name, task.name)
@@ -160,25 +181,23 @@ class MemoryStore:
         return AddResult.ADDED
 
     def _claim(self, wish: Claim, now_us: int) -> Claimed:
-        waiting: dict[str, list[Row]] = {}
-        for row in sorted(self._in_state(State.PENDING), key=lambda row: (row.eta_us, row.task.id)):
-            if row.eta_us <= now_us and row.task.queue_name not in wish.exclude:
-                waiting.setdefault(row.task.queue_name, []).append(row)
-        due = turn_order(waiting, self._last_queue)
-        shares = share_slots({name: len(waiting[name]) for name in due}, wish.limit)
-        self._last_queue = last_turn(due, shares, self._last_queue)
-        chosen = [row for name, share in shares.items() for row in waiting[name][:share]]
-        tasks = [self._lease(row, wish, now_us) for row in chosen]
-        return Claimed([task for task in tasks if task is not None], self._next_due(wish.exclude, now_us))
+        choosing = Choosing(self._rows.values(), self._queues, wish.exclude, now_us)
+        leases = [self._lease(row, wish, now_us) for row in choosing.chosen(wish.limit)]
+        tasks = [task for task in leases if task is not None]
+        choosing.begun(Counter(task.queue_name for task in tasks))
+        after = Choosing(self._rows.values(), self._queues, wish.exclude, now_us)
+        return Claimed(tasks, *after.until_next(choosing.held_back))
 
     def _lease(self, row: Row, wish: Claim, now_us: int) -> LeasedTask | None:
+        if not self._wins_its_key(row, now_us):
+            return None
         if row.key is not None:
             holder = self._names.get(row.key)
             if holder is None or not holder.holds(now_us):
                 holder = self._names[row.key] = Holder(row.task.id)
             if holder.task_id != row.task.id:
                 error = f"the name is held by task {holder.task_id}"
-                dead = replace(row, state=State.DEAD, dead_us=now_us, dead_reason="duplicate", last_error=error)
+                dead = replace(row, state=State.DEAD, ended_us=now_us, dead_reason="duplicate", last_error=error)
                 self._put(dead)
                 return None
         taken = replace(
@@ -191,7 +210,21 @@ class MemoryStore:
             first_attempt_us=now_us if row.first_attempt_us is None else row.first_attempt_us,
         )
         self._put(taken)
-        return leased(taken, now_us)
+        task = leased(taken, now_us)
+        return task if task.retry is not None else replace(task, retry=self._queues.of(task.queue_name).retry)
+
+    def _wins_its_key(self, row: Row, now_us: int) -> bool:
+        """Say whether the row is still there once, of the waiting tasks with its dedup key, all but one are gone."""
+        key, name = row.task.keys.dedup_key, row.task.queue_name
+        if key is None or row.task.id not in self._rows:
+            return row.task.id in self._rows
+        same = [each for each in self._in_state(State.PENDING) if each.task.keys.dedup_key == key]
+        same = sorted((each for each in same if each.task.queue_name == name), key=lambda each: each.added)
+        kept = survivor([Waiting(each.task.id, each.task.keys.on_conflict) for each in same])
+        for each in same:
+            if each.task.id != kept:
+                self._remove(each, now_us)
+        return row.task.id == kept
 
     def _settle(self, settlement: Settlement, now_us: int) -> bool:
         row, decision = self._held(settlement.lease), settlement.decision
@@ -213,7 +246,7 @@ class MemoryStore:
                 self._put(replace(attempted(free, decision), state=State.PENDING, eta_us=due_us))
             case Die(reason=reason):
                 dead = attempted(free, decision)
-                self._put(replace(dead, state=State.DEAD, dead_us=now_us, dead_reason=reason))
+                self._put(replace(dead, state=State.DEAD, ended_us=now_us, dead_reason=reason))
         return True
 
     def _remove(self, row: Row, now_us: int) -> None:
@@ -228,8 +261,7 @@ class MemoryStore:
         return row if row is not None and row.state is State.LEASED and row.fence == lease.fence else None
 
     def _next_due(self, exclude: frozenset[str], now_us: int) -> int | None:
-        etas = [row.eta_us for row in self._in_state(State.PENDING) if row.task.queue_name not in exclude]
-        return max(0, min(etas) - now_us) if etas else None
+        return Choosing(self._rows.values(), self._queues, exclude, now_us).until_next()[0]
 
     def _in_state(self, state: State) -> Iterator[Row]:
         return (row for row in self._rows.values() if row.state is state)

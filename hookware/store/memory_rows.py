@@ -15,6 +15,7 @@ class Row:
 
     task: NewTask
     eta_us: int
+    added: tuple[int, int] = (0, 0)
     state: State = State.PENDING
     fence: int = 0
     owner: str | None = None
@@ -25,7 +26,7 @@ class Row:
     last_status: int | None = None
     last_error: str | None = None
     dead_reason: str | None = None
-    dead_us: int = 0
+    ended_us: int = 0
 
     @property
     def key(self) -> Key | None:
@@ -76,6 +77,7 @@ def leased(row: Row, now_us: int) -> LeasedTask:
         retry=task.retry,
         deadline_us=task.deadline_us,
         lease_until_us=row.lease_until_us,
+        depth=task.depth,
     )
 
 
@@ -98,4 +100,10 @@ def info(row: Row) -> TaskInfo:
         last_error=row.last_error,
         dead_reason=row.dead_reason,
         owner=row.owner,
+        priority=task.keys.priority,
+        tag=task.tag,
+        dedup_key=task.keys.dedup_key,
+        fair_key=task.keys.fair_key,
+        limit_key=task.keys.limit_key,
+        depth=task.depth,
     )

@@ -13,11 +13,11 @@ from hookware.env import Env
 from hookware.store.sql import sqlite
 from hookware.store.sql.async_runner import AsyncRunner, own_async_engine
 from hookware.store.sql.engines import own_engine
-from hookware.store.sql.rows import to_row
+from hookware.store.sql.rows import to_rows
 from hookware.store.sql.runner import Runner, ThreadRunner
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import task_table
-from tests.store.subject import TOMBSTONE_US, ManualClock, Subject
+from tests.store.subject import QUEUES, TOMBSTONE_US, ManualClock, Subject
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ class TimelessEnv(Env):
 @asynccontextmanager
 async def sql_subject(runner: Runner) -> AsyncIterator[Subject]:
     clock = ManualClock()
-    store = SQLStore(runner, clock, env=TimelessEnv(), tombstone_us=TOMBSTONE_US)
+    store = SQLStore(runner, clock, env=TimelessEnv(), tombstone_us=TOMBSTONE_US, queues=QUEUES)
     await store.prepare(create_tables=True)
 
     async def put(tasks: Sequence[NewTask]) -> None:
         def rows(connection: Connection) -> None:
-            connection.execute(insert(task_table), [to_row(task, clock.now_us) for task in tasks])
+            connection.execute(insert(task_table), to_rows(tasks, clock.now_us))
 
         await runner.run(rows)
 

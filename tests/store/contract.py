@@ -7,6 +7,7 @@ from hookware.core.retry import RetryOptions
 from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, AddResult, Claim, Settlement
 from tests.store.contract_names import NamesContract
+from tests.store.contract_queues import QueueContract
 from tests.store.contract_settle import SettleContract
 from tests.store.subject import LEASE_US, SECOND_US, START_US, Subject, new_task
 
@@ -320,5 +321,6 @@ class StoreContract(
     InspectorContract,
     NamesContract,
     SettleContract,
+    QueueContract,
 ):
     """All of it."""

@@ -29,7 +29,7 @@ class Model:
     def insert(self, task: NewTask) -> None:
         self.tasks[task.id] = {
             "queue": task.queue_name, "name": task.name, "fence": 0,
-            "until_us": None, "first_us": None, "dead_us": None,
+            "until_us": None, "first_us": None, "ended_us": None,
             **dict.fromkeys(FIELDS), "state": State.PENDING, "attempt_count": 0, "crash_count": 0,
             "eta_us": self.now_us if task.eta_us is None else task.eta_us,
         }  # fmt: skip
@@ -65,7 +65,7 @@ class Model:
             key = (task["queue"], task["name"])
             if self.is_held(key) and self.names[key][0] != task_id:
                 error = f"the name is held by task {self.names[key][0]}"
-                task.update(state=State.DEAD, dead_reason="duplicate", dead_us=self.now_us, last_error=error)
+                task.update(state=State.DEAD, dead_reason="duplicate", ended_us=self.now_us, last_error=error)
                 return None
             self.names[key] = (task_id, None)
         task["fence"] += 1
@@ -96,7 +96,7 @@ class Model:
         if isinstance(decision, Retry):
             task["eta_us"] = self.now_us + decision.delay_us
         elif isinstance(decision, Die):
-            task.update(state=State.DEAD, dead_reason=decision.reason, dead_us=self.now_us)
+            task.update(state=State.DEAD, dead_reason=decision.reason, ended_us=self.now_us)
         return True
 
     def renew(self, leases: Sequence[Lease], lease_us: int) -> set[int]:
@@ -134,14 +134,14 @@ class Model:
             return False
         self.tasks[task_id].update(
             dict.fromkeys(FIELDS), state=State.PENDING, eta_us=self.now_us, attempt_count=0, crash_count=0,
-            first_us=None, dead_us=None,
+            first_us=None, ended_us=None,
         )  # fmt: skip
         return True
 
     def prune(self) -> int:
         names = [key for key in self.names if not self.is_held(key)]
         dead = self.of_state(State.DEAD).items()
-        old = [i for i, t in dead if t["dead_reason"] == "duplicate" and t["dead_us"] + TOMBSTONE_US <= self.now_us]
+        old = [i for i, t in dead if t["dead_reason"] == "duplicate" and t["ended_us"] + TOMBSTONE_US <= self.now_us]
         for key in names:
             del self.names[key]
         for task_id in old:

@@ -8,14 +8,28 @@ from typing import Protocol
 from anyio import to_thread
 
 from hookware.core.lifecycle import Decision
+from hookware.core.queue import QueueSettings
 from hookware.core.retry import RetryOptions
-from hookware.core.task import DEFAULT_DEADLINE_US, Headers, Lease, LeasedTask, NewTask
-from hookware.store.base import Claim, Inspector, Settlement, Store, TaskInfo
+from hookware.core.task import DEFAULT_DEADLINE_US, NO_KEYS, Headers, Keys, Lease, LeasedTask, NewTask
+from hookware.store.base import Claim, Claimed, Inspector, Settlement, Store, TaskInfo
 
 START_US = 1_700_000_000_000_000
 TOMBSTONE_US = 60_000_000
 LEASE_US = 30_000_000
 SECOND_US = 1_000_000
+
+QUEUES = {
+    settings.name: settings
+    for settings in (
+        QueueSettings(name="two-at-once", max_concurrent_requests=2),
+        QueueSettings(name="one-a-second", rate=1.0, bucket_size=3),
+        QueueSettings(name="stopped", rate=0.0),
+        QueueSettings(name="both", rate=1.0, bucket_size=3, max_concurrent_requests=2),
+        QueueSettings(name="two-of-a-key", limit_per_key=2),
+        QueueSettings(name="seven-retries", retry=RetryOptions(task_retry_limit=7)),
+    )
+}
+"""The queues that every store under test has settings of."""
 
 _ids = count(1)
 
@@ -49,6 +63,7 @@ def new_task(
     countdown_us: int = 0,
     retry: RetryOptions | None = None,
     deadline_us: int = DEFAULT_DEADLINE_US,
+    keys: Keys = NO_KEYS,
 ) -> NewTask:
     return NewTask(
         id=next(_ids) if task_id is None else task_id,
@@ -62,6 +77,7 @@ def new_task(
         countdown_us=countdown_us,
         retry=retry,
         deadline_us=deadline_us,
+        keys=keys,
     )
 
 
@@ -81,6 +97,9 @@ class Subject:
     ) -> list[LeasedTask]:
         wish = Claim(owner=owner, limit=limit, lease_us=lease_us, exclude=frozenset(exclude))
         return list((await self.store.claim(wish)).tasks)
+
+    async def claimed(self, limit: int = 10) -> Claimed:
+        return await self.store.claim(Claim(owner="me", limit=limit, lease_us=LEASE_US))
 
     async def claim_one(self) -> LeasedTask:
         (task,) = await self.claim(1)

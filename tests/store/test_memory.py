@@ -9,13 +9,13 @@ from hookware.core.task import NewTask
 from hookware.store.base import Claim, Settlement
 from hookware.store.memory import MemoryStore
 from tests.store.contract import StoreContract
-from tests.store.subject import LEASE_US, TOMBSTONE_US, ManualClock, Subject, new_task
+from tests.store.subject import LEASE_US, QUEUES, TOMBSTONE_US, ManualClock, Subject, new_task
 
 
 @pytest.fixture
 def subject() -> Subject:
     clock = ManualClock()
-    store = MemoryStore(clock, tombstone_us=TOMBSTONE_US)
+    store = MemoryStore(clock, tombstone_us=TOMBSTONE_US, queues=QUEUES)
 
     async def insert(tasks: Sequence[NewTask]) -> None:
         store.insert(tasks)

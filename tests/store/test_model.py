@@ -23,7 +23,7 @@ from hookware.store.sql.runner import ThreadRunner
 from tests.postgres import PostgresServer
 from tests.store.conftest import sql_subject
 from tests.store.model import Model, seen
-from tests.store.subject import SECOND_US, TOMBSTONE_US, ManualClock, Subject, new_task
+from tests.store.subject import QUEUES, SECOND_US, TOMBSTONE_US, ManualClock, Subject, new_task
 
 seconds = st.integers(0, 40).map(lambda n: n * SECOND_US)
 queue_names = st.sampled_from(["a", "b", "c"])
@@ -163,7 +163,7 @@ class MemoryMachine(StoreMachine):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Subject]:
         clock = ManualClock()
-        store = MemoryStore(clock, tombstone_us=TOMBSTONE_US)
+        store = MemoryStore(clock, tombstone_us=TOMBSTONE_US, queues=QUEUES)
 
         async def insert(tasks: Sequence[NewTask]) -> None:
             store.insert(tasks)

@@ -14,8 +14,10 @@ from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.task import Lease
 from hookware.store.base import Claim, Settlement
 from hookware.store.sql import claim, settle, statements
+from hookware.store.sql.board import Desk
 from hookware.store.sql.outlook import Outlook
-from hookware.store.sql.tables import metadata, name_table, task_table
+from hookware.store.sql.schema import TABLES
+from hookware.store.sql.tables import metadata
 from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, new_task
 
 ROWS = int(os.environ.get("HOOKWARE_PLAN_ROWS", "100000"))
@@ -23,11 +25,11 @@ ROWS = int(os.environ.get("HOOKWARE_PLAN_ROWS", "100000"))
 FILL = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)
 INSERT INTO hookware_task (id, queue_name, name, method, url, headers, body, deadline_us, created_us, eta_us, state,
-    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, dead_us, dead_reason)
+    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, ended_us, dead_reason, lane)
 SELECT i, 'q' || (i % 7), CASE WHEN i % 3 = 0 THEN 'n' || i END, 'POST', '/worker', '[]', x'', 30000000, 0,
     :now + (i % 1000 - 500) * 1000000, CASE i % 100 WHEN 1 THEN 1 WHEN 2 THEN 2 ELSE 0 END,
     1, CASE WHEN i % 100 = 1 THEN 'me' END, CASE WHEN i % 100 = 1 THEN :now + i END, 1, 0, 0, i,
-    CASE WHEN i % 100 = 2 THEN 'retries' END
+    CASE WHEN i % 100 = 2 THEN 'retries' END, 'q' || (i % 7)
 FROM n
 """
 FILL_NAMES = """
@@ -43,12 +45,12 @@ def settle_all(connection: Connection) -> None:
     settle.settle(connection, settlements, START_US, TOMBSTONE_US)
 
 
-def outlook() -> Outlook:
-    return Outlook(lambda: 0.0)
+def desk() -> Desk:
+    return Desk(Outlook(lambda: 0.0))
 
 
 def claim_some(connection: Connection) -> None:
-    claim.claim(connection, Claim(owner="me", limit=20, lease_us=LEASE_US), START_US, outlook(), "q3")
+    claim.claim(connection, Claim(owner="me", limit=20, lease_us=LEASE_US), START_US, desk(), "q3", TOMBSTONE_US)
 
 
 def add_some(connection: Connection) -> None:
@@ -58,7 +60,7 @@ def add_some(connection: Connection) -> None:
 HOT: dict[str, Callable[[Connection], object]] = {
     "add": add_some,
     "claim": claim_some,
-    "next_due": lambda c: claim.next_due(c, frozenset(), START_US, outlook()),
+    "next_due": lambda c: claim.next_due(c, frozenset(), START_US, desk()),
     "settle": settle_all,
     "complete": lambda c: settle.complete(c, LEASES[0], START_US, TOMBSTONE_US),
     "renew": lambda c: settle.renew(c, LEASES, START_US),
@@ -86,7 +88,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def fill(path: Path, rows: int) -> None:
     engine = create_engine(f"sqlite:///{path}")
-    metadata.create_all(engine, tables=[task_table, name_table])
+    metadata.create_all(engine, tables=TABLES)
     engine.dispose()
     if rows:
         with closing(sqlite3.connect(path)) as connection, connection:

@@ -29,12 +29,12 @@ DEAD_ROWS = min(ROWS, 50_000)
 
 FILL = """
 INSERT INTO hookware_task (id, queue_name, name, method, url, headers, body, deadline_us, created_us, eta_us, state,
-    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, dead_us, dead_reason)
+    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, ended_us, dead_reason, lane)
 SELECT i, 'q' || (i % 7), CASE WHEN i % 3 = 0 THEN 'n' || i END, 'POST', '/worker', '[]', '', 30000000, 0,
     :now + (i % 1000 - 500) * 1000000, CASE i % 100 WHEN 1 THEN 1 WHEN 2 THEN 2 ELSE 0 END,
     1, CASE WHEN i % 100 = 1 THEN 'me' END,
     CASE WHEN i % 5000 = 1 THEN :now - i WHEN i % 100 = 1 THEN :now + i END, 1, 0, 0,
-    CASE WHEN i % 100 = 2 THEN i END, CASE i % 200 WHEN 2 THEN 'retries' WHEN 102 THEN 'duplicate' END
+    CASE WHEN i % 100 = 2 THEN i END, CASE i % 200 WHEN 2 THEN 'retries' WHEN 102 THEN 'duplicate' END, 'q' || (i % 7)
 FROM generate_series(1, :rows) AS i
 """
 FILL_NAMES = """

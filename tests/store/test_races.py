@@ -13,6 +13,7 @@ from hookware.core.lifecycle import Complete, Die, Retry, State
 from hookware.core.task import Lease, LeasedTask, NewTask
 from hookware.store.base import AddResult, Claim, Claimed, Settlement
 from hookware.store.sql import claim, names, settle, statements
+from hookware.store.sql.board import Desk
 from hookware.store.sql.engines import own_engine
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.rows import to_row
@@ -91,7 +92,7 @@ def commit_as_a_user(*tasks: NewTask) -> Callable[[Connection], object]:
 
 def claimed(limit: int, *, last: str = "") -> Callable[[Connection], Claimed]:
     wish = Claim(owner="me", limit=limit, lease_us=LEASE_US)
-    return lambda connection: claim.claim(connection, wish, START_US, Outlook(lambda: 0.0), last)[0]
+    return lambda connection: claim.claim(connection, wish, START_US, Desk(Outlook(lambda: 0.0)), last, TOMBSTONE_US)[0]
 
 
 def claim_some(limit: int) -> Callable[[Connection], Sequence[LeasedTask]]:
@@ -204,7 +205,7 @@ def test_a_name_that_is_won_again_is_not_pruned(database: Database) -> None:
 
 def test_a_duplicate_that_is_run_again_is_not_pruned(database: Database) -> None:
     database.run(commit_as_a_user(new_task(task_id=1)))
-    old = {"state": int(State.DEAD), "dead_reason": "duplicate", "dead_us": START_US - TOMBSTONE_US}
+    old = {"state": int(State.DEAD), "dead_reason": "duplicate", "ended_us": START_US - TOMBSTONE_US}
     database.run(lambda c: c.execute(update(task_table).values(**old)))
     with database.open() as hand:
         assert statements.run_again(hand, 1, START_US)

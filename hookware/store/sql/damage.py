@@ -5,7 +5,7 @@ a statement stumbles over one, `bury` takes all of them out of the way, and the 
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, cast, func, literal_column, or_, select, update
 from sqlalchemy.exc import DBAPIError
@@ -16,6 +16,7 @@ from hookware.store.sql.tables import task_table
 _columns = task_table.c
 _PENDING = _columns.state == literal_column(str(int(State.PENDING)))
 _LEASED = _columns.state == literal_column(str(int(State.LEASED)))
+_KEYS: Final = (_columns.fair_key, _columns.limit_key, _columns.dedup_key)
 _ERROR: Final = "the stored task cannot be decoded: its id, queue, fence or times are not of their type"
 
 
@@ -64,7 +65,7 @@ def _make_dead(connection: Connection, which: ColumnElement[bool], now_us: int) 
         .where(which)
         .values(
             state=int(State.DEAD),
-            dead_us=now_us,
+            ended_us=now_us,
             dead_reason="undecodable",
             last_error=_ERROR,
             owner=None,
@@ -74,11 +75,18 @@ def _make_dead(connection: Connection, which: ColumnElement[bool], now_us: int) 
 
 
 def _nowhere(connection: Connection) -> ColumnElement[bool]:
-    """Give the condition that a task is in no queue, or has no time, at which it could be found."""
-    name = cast(_columns.queue_name, LargeBinary)
-    names = connection.execute(select(name).where(_PENDING, ~_is_not("text", _columns.queue_name)).distinct()).scalars()
-    unreadable = [each for each in names if _decoded("text", each) is UNREADABLE]
-    return or_(_is_not("text", _columns.queue_name), _is_not("integer", _columns.eta_us), name.in_(unreadable))
+    """Give the condition that a task is in no lane, or has no time or keys, by which it could be found."""
+    return or_(
+        _is_not("integer", _columns.eta_us),
+        _is_not("text", _columns.lane),
+        *(_is_not("text", key) & key.is_not(None) for key in _KEYS),
+        *(cast(column, LargeBinary).in_(_unreadable(connection, column)) for column in (_columns.lane, *_KEYS)),
+    )
+
+
+def _unreadable(connection: Connection, column: Column[Any]) -> list[object]:
+    found = select(cast(column, LargeBinary)).where(_PENDING, ~_is_not("text", column)).distinct()
+    return [each for each in connection.execute(found).scalars() if _decoded("text", each) is UNREADABLE]
 
 
 def _is_not(kind: str, column: Column[object]) -> ColumnElement[bool]:

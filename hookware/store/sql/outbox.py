@@ -85,7 +85,7 @@ class Outbox:
         in_sqlite = self.write_lock is not None
         self.clock: Clock = self._own_time if in_sqlite else postgresql_time
         store_clock = self._own_time if in_sqlite else postgresql_clock
-        self.store = SQLStore(self.runner, store_clock, env=env, tombstone_us=self.tombstone_us)
+        self.store = SQLStore(self.runner, store_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues)
         self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
         self.listens = listen is not False
         self.open_limiter, self.commit_limiter, self.rollback_limiter = (anyio.CapacityLimiter(40) for _ in range(3))
@@ -180,6 +180,9 @@ class Outbox:
             countdown_us=draft.countdown_us,
             retry=draft.retry,
             deadline_us=deadline_us,
+            keys=draft.keys,
+            tag=draft.tag,
+            depth=draft.depth,
         )
 
     async def prepare(self) -> None:

@@ -1,14 +1,15 @@
 """Tasks to rows and back. A row that does not decode raises ValueError: one bad row must not hold up the others."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from sqlalchemy import RowMapping
 
 from hookware.core.lifecycle import State
+from hookware.core.queue import lane_of
 from hookware.core.retry import RetryOptions
-from hookware.core.task import Headers, LeasedTask, NewTask
+from hookware.core.task import NO_KEYS, Headers, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, TaskInfo
 from hookware.store.sql.tables import TaskRow
 from hookware.store.sql.times import from_now
@@ -27,7 +28,7 @@ def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
         eta_us = task.eta_us + task.countdown_us
     else:
         eta_us = from_now(task.countdown_us) if now_us is None else now_us + task.countdown_us
-    return {
+    row = {
         "id": task.id,
         "queue_name": task.queue_name,
         "name": task.name,
@@ -39,10 +40,36 @@ def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
         "deadline_us": task.deadline_us,
         "created_us": created_us,
         "eta_us": min(eta_us, LATEST_US),
-        "state": int(State.PENDING),
+        "state": int(State.PULL if task.is_pull else State.PENDING),
         "fence": 0,
         "attempt_count": 0,
         "crash_count": 0,
+        "lane": task.lane,
+    }
+    return row if is_plain(task) else row | _rare(task)
+
+
+def is_plain(task: NewTask) -> bool:
+    """Say whether a task has none of the rarer columns: most have none, and need not pay for them."""
+    return task.keys is NO_KEYS and task.tag is None and not task.depth
+
+
+def to_rows(tasks: Sequence[NewTask], now_us: int | None) -> list[dict[str, object]]:
+    """Give the column values of several new tasks, of the same columns in each."""
+    if all(map(is_plain, tasks)):
+        return [to_row(task, now_us) for task in tasks]
+    return [to_row(task, now_us) | _rare(task) for task in tasks]
+
+
+def _rare(task: NewTask) -> dict[str, object]:
+    keys = task.keys
+    return {
+        "tag": task.tag,
+        "dedup_key": keys.dedup_key,
+        "on_conflict": keys.on_conflict if keys.dedup_key is not None else None,
+        "fair_key": (keys.fair_key or "") if keys.are_shared else None,
+        "limit_key": (keys.limit_key or "") if keys.are_shared else None,
+        "depth": task.depth or None,
     }
 
 
@@ -75,6 +102,7 @@ def to_leased(row: RowMapping | Mapping[str, object], now_us: int) -> LeasedTask
             retry=_retry(row["retry_options"]),
             deadline_us=_int(row["deadline_us"]),
             lease_until_us=_int(row["lease_until_us"]),
+            depth=_optional_int(row["depth"]) or 0,
         )
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"the stored task cannot be decoded: {error}") from error
@@ -112,6 +140,13 @@ def to_info(row: RowMapping | Mapping[str, object]) -> TaskInfo:
         last_error=_shown(row["last_error"]),
         dead_reason=_shown(row["dead_reason"]),
         owner=_shown(row["owner"]),
+        priority=lane_of(_shown(row["lane"]) or "").priority,
+        tag=_shown(row["tag"]),
+        dedup_key=_shown(row["dedup_key"]),
+        fair_key=_shown(row["fair_key"]) or None,
+        limit_key=_shown(row["limit_key"]) or None,
+        depth=_shown_int(row["depth"]),
+        progress=_progress(row["progress"]),
     )
 
 
@@ -128,6 +163,14 @@ def _shown_state(value: object) -> State:
         return State(_int(value))
     except (ValueError, TypeError):
         return State.DEAD  # a state that is none: nobody will run it
+
+
+def _progress(value: object) -> Progress | None:
+    try:
+        done, total, note = json.loads(_str(value))
+        return Progress(done, total, _str(note))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _int(value: object) -> int:

@@ -7,9 +7,9 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from hookware.errors import ConfigurationError
 from hookware.store.sql.postgresql import lock_tables
-from hookware.store.sql.tables import metadata, name_table, task_table
+from hookware.store.sql.tables import cron_table, executed_table, metadata, name_table, queue_table, task_table
 
-TABLES = [task_table, name_table]
+TABLES = [task_table, name_table, queue_table, executed_table, cron_table]
 
 _logger = logging.getLogger("hookware")
 

@@ -89,7 +89,7 @@ def _stayed(bind: Engine | Connection, task_id: int) -> bool:
 def _insert(connection: Connection, task_id: int) -> None:
     task = NewTask(id=task_id, queue_name=QUEUE_NAME, name=None, method="POST", url="/", headers=(), body=b"", eta_us=0)
     # DEAD, so that nobody runs it should it stay.
-    connection.execute(insert(task_table), {**to_row(task, 0), "state": int(State.DEAD), "dead_us": 0})
+    connection.execute(insert(task_table), {**to_row(task, 0), "state": int(State.DEAD), "ended_us": 0})
 
 
 def _refuse_memory(bind: Engine | Connection) -> None:

@@ -30,7 +30,7 @@ _attempted = _under_lease.values(
     **_ENDED,
 )
 _RETRY = _attempted.values(state=int(State.PENDING), eta_us=bindparam("due_us"))
-_DIE = _attempted.values(state=int(State.DEAD), dead_us=bindparam("died_us"), dead_reason=bindparam("reason"))
+_DIE = _attempted.values(state=int(State.DEAD), ended_us=bindparam("died_us"), dead_reason=bindparam("reason"))
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement], now_us: int, tombstone_us: int) -> list[bool]:

@@ -26,7 +26,7 @@ from hookware.store.base import LATEST_US, AddResult, TaskInfo
 from hookware.store.sql import names
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.read import DEAD, LEASED, chunks, in_state, keyed, leased_or_bare, read
-from hookware.store.sql.rows import to_info, to_row
+from hookware.store.sql.rows import to_info, to_rows
 from hookware.store.sql.tables import name_table, task_table
 
 _columns = task_table.c
@@ -50,9 +50,9 @@ def add(connection: Connection, tasks: Sequence[NewTask], now_us: int) -> list[A
         else taken.get(wish.key, AddResult.NAME_TAKEN)
         for task in tasks
     ]
-    rows = [to_row(task, now_us) for task, result in zip(tasks, results, strict=True) if result is AddResult.ADDED]
-    if rows:
-        connection.execute(insert(task_table), rows)
+    added = [task for task, result in zip(tasks, results, strict=True) if result is AddResult.ADDED]
+    if added:
+        connection.execute(insert(task_table), to_rows(added, now_us))
     return results
 
 
@@ -99,9 +99,9 @@ def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:
     if keys:
         connection.execute(_FORGET, [{"of_queue": key.queue_name, "old_name": key.name} for key in keys])
     old = select(_columns.id).where(
-        DEAD, _columns.dead_reason == "duplicate", _columns.dead_us <= now_us - tombstone_us
+        DEAD, _columns.dead_reason == "duplicate", _columns.ended_us <= now_us - tombstone_us
     )
-    ids = [row.id for row in _locked(connection, old.order_by(_columns.dead_us))]
+    ids = [row.id for row in _locked(connection, old.order_by(_columns.ended_us))]
     for some in chunks(ids):
         connection.execute(delete(task_table).where(_columns.id.in_(some)))
     return len(keys) + len(ids)
@@ -139,7 +139,7 @@ def run_again(connection: Connection, task_id: int, now_us: int) -> bool:
         last_status=None,
         last_error=None,
         dead_reason=None,
-        dead_us=None,
+        ended_us=None,
     )
     return connection.execute(statement).rowcount == 1
 

@@ -1,18 +1,21 @@
 """The store on a SQL database: the statements, each in a transaction of the runner."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from hookware.core.lifecycle import State
+from hookware.core.queue import QueueSettings
 from hookware.core.task import Lease, LeasedTask, NewTask
 from hookware.env import Env
 from hookware.store.base import AddResult, Claim, Claimed, Settlement, TaskInfo
 from hookware.store.sql import claim, damage, schema, settle, statements
+from hookware.store.sql.board import Desk
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
+from hookware.store.sql.queues import set_overrides, set_paused
 from hookware.store.sql.runner import Runner
 from hookware.store.sql.times import Clock
 
@@ -27,12 +30,21 @@ class SQLStore:
         clock: the database's time. It is read inside the transaction, once SQLite's lock is held.
         env: for the failpoints, and to see how long it takes to look for due tasks.
         tombstone_us: how long the name of a finished task stays taken.
+        queues: the configured settings, by queue.
     """
 
-    def __init__(self, runner: Runner, clock: Clock, *, env: Env, tombstone_us: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        clock: Clock,
+        *,
+        env: Env,
+        tombstone_us: int,
+        queues: Mapping[str, QueueSettings] | None = None,
+    ) -> None:
         self._runner = runner
         self._clock = clock
-        self._outlook = Outlook(env.monotonic)
+        self._desk = Desk(Outlook(env.monotonic), queues or {})
         self._fp = env.fp
         self._tombstone_us = tombstone_us
         self._last_queue = ""
@@ -92,7 +104,7 @@ class SQLStore:
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""
-        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock(c), self._outlook), write=False)
+        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock(c), self._desk), write=False)
 
     async def prune(self) -> int:
         """Remove expired tombstones and old duplicates, in as many short transactions as it takes."""
@@ -118,6 +130,14 @@ class SQLStore:
         """List tasks by id."""
         wanted = partial(statements.list_tasks, state=state, queue_name=queue_name, limit=limit)
         return await self._runner.run(wanted, write=False)
+
+    async def set_paused(self, queue_name: str, paused: bool) -> None:
+        """Let a queue wait, or go on."""
+        await self._runner.run(lambda c: set_paused(c, queue_name, paused))
+
+    async def set_overrides(self, queue_name: str, overrides: Mapping[str, object]) -> None:
+        """Put settings in the place of the configured ones."""
+        await self._runner.run(lambda c: set_overrides(c, queue_name, overrides))
 
     async def run_again(self, task_id: int) -> bool:
         """Make a DEAD task PENDING and due now."""
@@ -147,19 +167,21 @@ class SQLStore:
         # The time before the read: a lease renewed in between must not look ended.
         now_us = self._clock(connection)
         tasks = statements.expired(connection, limit, owners, now_us)
-        if self._outlook.is_slow:
-            self._outlook.look(connection, now_us, wide=True)  # here no claim waits for it
+        outlook = self._desk.outlook
+        if outlook.is_slow:
+            outlook.look(connection, now_us, wide=True)  # here no claim waits for it
         return tasks
 
     def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
         return statements.add(connection, tasks, self._clock(connection))
 
     def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
-        given = (wish, self._clock(connection), self._outlook, self._last_queue)
+        now_us = self._clock(connection)
+        given = (wish, now_us, self._desk, self._last_queue, self._tombstone_us)
         try:
             answer = claim.claim(connection, *given)
         except DamageError:
-            damage.bury(connection, given[1])
+            damage.bury(connection, now_us)
             answer = claim.claim(connection, *given)
         self._fp("claim.updated")
         return answer

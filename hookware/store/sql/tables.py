@@ -35,6 +35,12 @@ _KNOWS_STORAGE: Final = any("with" in options for kind, options in PGDialect.con
 """Not before SQLAlchemy 2.1."""
 _OPTIONS: Final[dict[str, Any]] = {"postgresql_with": _STORAGE} if _KNOWS_STORAGE else {}
 
+
+def _plain_text(length: int) -> String:
+    """Give the type of a text whose order is that of its characters' numbers, as in Python, whatever the language."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
 task_table = Table(
     "hookware_task",
     metadata,
@@ -59,7 +65,15 @@ task_table = Table(
     Column("last_status", SmallInteger),
     Column("last_error", Text),
     Column("dead_reason", String(20)),
-    Column("dead_us", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("lane", _plain_text(120), nullable=False),
+    Column("tag", String(500)),
+    Column("dedup_key", String(500)),
+    Column("on_conflict", String(10)),
+    Column("fair_key", _plain_text(500)),
+    Column("limit_key", _plain_text(500)),
+    Column("depth", Integer),
+    Column("progress", Text),
     **_OPTIONS,
 )
 
@@ -75,13 +89,11 @@ if not _KNOWS_STORAGE:
 
 
 for _name, _columns, _where in (
-    (
-        "ix_hookware_task_pending",
-        (task_table.c.queue_name, task_table.c.eta_us, task_table.c.id),
-        State.PENDING,
-    ),
+    ("ix_hookware_task_pending", (task_table.c.lane, task_table.c.eta_us, task_table.c.id), State.PENDING),
     ("ix_hookware_task_leased", (task_table.c.lease_until_us, task_table.c.id), State.LEASED),
-    ("ix_hookware_task_dead", (task_table.c.dead_reason, task_table.c.dead_us), State.DEAD),
+    ("ix_hookware_task_dead", (task_table.c.dead_reason, task_table.c.ended_us), State.DEAD),
+    ("ix_hookware_task_completed", (task_table.c.ended_us,), State.COMPLETED),
+    ("ix_hookware_task_pull", (task_table.c.queue_name, task_table.c.eta_us, task_table.c.id), State.PULL),
 ):
     # The state is a literal in the index's condition: the statements must spell it the same way to use the index.
     _condition = task_table.c.state == literal_column(str(int(_where)))
@@ -93,6 +105,57 @@ Index(
     sqlite_where=task_table.c.name.is_not(None),
     postgresql_where=task_table.c.name.is_not(None),
 )
+
+for _name, _keys, _given in (
+    (
+        "ix_hookware_task_keyed",
+        (task_table.c.lane, task_table.c.fair_key, task_table.c.limit_key, task_table.c.eta_us, task_table.c.id),
+        task_table.c.fair_key,
+    ),
+    (
+        "ix_hookware_task_dedup",
+        (task_table.c.queue_name, task_table.c.dedup_key, task_table.c.id),
+        task_table.c.dedup_key,
+    ),
+):
+    # Of waiting tasks with keys only: what has none pays nothing.
+    _condition = (task_table.c.state == literal_column(str(int(State.PENDING)))) & _given.is_not(None)
+    Index(_name, *_keys, sqlite_where=_condition, postgresql_where=_condition)
+
+queue_table = Table(
+    "hookware_queue",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("paused", SmallInteger, nullable=False),
+    Column("overrides", Text),
+    Column("tokens", BigInteger),
+    Column("refilled_us", BigInteger),
+)
+"""What is set of a queue at run time, and its bucket; queues that have nothing of it have no row."""
+
+executed_table = Table(
+    "hookware_executed",
+    metadata,
+    Column("queue_name", String(100), primary_key=True),
+    Column("slot_us", BigInteger, primary_key=True),
+    Column("completed_count", Integer, nullable=False),
+    Column("failed_count", Integer, nullable=False),
+    Column("dead_count", Integer, nullable=False),
+    Index("ix_hookware_executed_slot", "slot_us"),
+)
+"""How many attempts ended how, by queue and ten seconds."""
+
+cron_table = Table(
+    "hookware_cron",
+    metadata,
+    Column("name", String(500), primary_key=True),
+    Column("schedule", Text, nullable=False),
+    Column("next_us", BigInteger),
+    Column("last_us", BigInteger),
+    Column("task_id", BigInteger),
+    Column("paused", SmallInteger, nullable=False),
+)
+"""Cron entries: the schedule that `next_us` was reckoned by, and the task of the last fire."""
 
 name_table = Table(
     "hookware_name",
@@ -125,6 +188,13 @@ class TaskRow:
     fence: int
     attempt_count: int
     crash_count: int
+    lane: str
+    tag: str | None
+    dedup_key: str | None
+    on_conflict: str | None
+    fair_key: str | None
+    limit_key: str | None
+    depth: int | None
 
 
 registry(metadata=metadata).map_imperatively(

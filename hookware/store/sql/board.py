@@ -1,0 +1,180 @@
+"""What one claim knows of the queues: where tasks are due, how many may begin, and the rows whose turn it is."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import BigInteger, Connection, bindparam, select
+
+from hookware.core.allowance import NO_STATE, Allowance, allowance, effective
+from hookware.core.queue import Lane, QueueSettings, by_priority, lane_of
+from hookware.core.rate_limit import Bucket
+from hookware.store.sql import keyed, queues
+from hookware.store.sql.outlook import Look, Outlook
+from hookware.store.sql.queues import NOTHING_RUNS, Running
+from hookware.store.sql.read import PENDING, Row, read
+from hookware.store.sql.tables import task_table
+
+_SHORTLY_US = 10_000
+"""When to look again for a queue whose row another process has locked just now."""
+
+_columns = task_table.c
+_DUE = (
+    select(task_table)
+    .where(
+        PENDING,
+        _columns.lane == bindparam("lane"),
+        _columns.eta_us >= bindparam("floor", type_=BigInteger()),
+        _columns.eta_us <= bindparam("now", type_=BigInteger()),
+    )
+    .order_by(_columns.eta_us, _columns.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+
+
+@dataclass(slots=True)
+class Desk:
+    """What a store keeps from one claim to the next.
+
+    `cursors` are the fair keys that had the last turn, by lane.
+    """
+
+    outlook: Outlook
+    settings: Mapping[str, QueueSettings] = field(default_factory=dict)
+    cursors: dict[str, str] = field(default_factory=dict)
+
+
+class Board:
+    """The queues in which tasks wait, as one transaction sees them."""
+
+    def __init__(self, desk: Desk, seen: Look, exclude: frozenset[str], now_us: int) -> None:
+        self._desk, self._now_us = desk, now_us
+        self._states = seen.states
+        self._lanes: dict[str, dict[Lane, int]] = {}
+        self._texts: dict[Lane, str] = {}
+        self._allowed: dict[str, Allowance] = {}
+        self._running: dict[str, Running] = {}
+        self._held_back: set[Lane] = set()
+        self._cursors: dict[str, str] = {}
+        for text, eta_us in seen.etas.items():
+            lane = lane_of(text)
+            if lane.queue_name not in exclude and not seen.states.get(lane.queue_name, NO_STATE).paused:
+                self._lanes.setdefault(lane.queue_name, {})[lane] = eta_us
+                self._texts[lane] = text
+
+    def settings(self, queue_name: str) -> QueueSettings:
+        """Give a queue's settings as they are now."""
+        configured = self._desk.settings.get(queue_name) or QueueSettings(name=queue_name)
+        return effective(configured, self._states.get(queue_name, NO_STATE))
+
+    @property
+    def due_queues(self) -> list[str]:
+        """The queues in which a task is due, whether or not it may begin."""
+        return [name for name, lanes in self._lanes.items() if min(lanes.values()) <= self._now_us]
+
+    def agree(self, connection: Connection, *, locking: bool) -> None:
+        """See how many tasks of each due queue may begin; `locking`: and let it stay true until the commit."""
+        limited = [name for name in self.due_queues if self._is_limited(name)]
+        if not limited:
+            return
+        states = queues.lock(connection, limited) if locking else self._states
+        counted = [name for name in limited if self._counts(name)]
+        self._running = queues.running(connection, counted, self._now_us) if counted else {}
+        for name in limited:
+            if locking and name not in states:
+                self._allowed[name] = Allowance(0, self._now_us + _SHORTLY_US)
+                continue
+            running = self._running.get(name, NOTHING_RUNS)
+            state = states.get(name, NO_STATE)
+            self._allowed[name] = allowance(self.settings(name), state, running.total, self._now_us)
+
+    def may_begin(self, queue_name: str) -> int:
+        """Say how many tasks of a queue may begin, at most."""
+        allowed = self._allowed.get(queue_name)
+        return 2**31 if allowed is None else max(0, allowed.count)
+
+    def rows(self, connection: Connection, queue_name: str, count: int) -> list[Row]:
+        """Lock and read up to `count` due tasks of a queue: the highest priority first, then by ETA."""
+        due = [lane for lane, eta_us in self._lanes[queue_name].items() if eta_us <= self._now_us]
+        rows: list[Row] = []
+        for group in by_priority(due):
+            if len(rows) < count:
+                rows += self._shared(connection, group, count - len(rows))
+        return rows
+
+    def begun(self, counts: Mapping[str, int]) -> dict[str, Bucket]:
+        """Take note of how many tasks begin; give the buckets that are to be stored."""
+        buckets: dict[str, Bucket] = {}
+        for name in self._allowed.keys() & counts.keys():
+            left = self._allowed[name] = self._allowed[name].left(counts[name], self.settings(name).rate)
+            if left.bucket is not None:
+                buckets[name] = left.bucket
+        self._desk.cursors.update(self._cursors)
+        return buckets
+
+    def until_next(self) -> tuple[int | None, bool]:
+        """Give the microseconds until the next task may begin, None: none; and whether one waits for another's end."""
+        first, held_back = None, False
+        for lane, eta_us in self._open_lanes():
+            allowed = self._allowed.get(lane.queue_name)
+            ready_us = eta_us
+            if eta_us <= self._now_us and allowed is not None and allowed.count <= 0:
+                if allowed.ready_us is None:
+                    held_back = True
+                    continue
+                ready_us = max(eta_us, allowed.ready_us)
+            first = ready_us if first is None else min(first, ready_us)
+        return None if first is None else max(0, first - self._now_us), held_back or bool(self._held_back)
+
+    def carry_over(self, earlier: "Board") -> None:
+        """Take over what a board of the same transaction found out about limits."""
+        self._allowed, self._held_back = earlier._allowed, earlier._held_back
+
+    def _open_lanes(self) -> Iterator[tuple[Lane, int]]:
+        for lanes in self._lanes.values():
+            yield from ((lane, eta_us) for lane, eta_us in lanes.items() if lane not in self._held_back)
+
+    def _is_limited(self, queue_name: str) -> bool:
+        return self.settings(queue_name).is_limited or self._has_keys(queue_name)
+
+    def _counts(self, queue_name: str) -> bool:
+        return self.settings(queue_name).max_concurrent_requests is not None or self._has_keys(queue_name)
+
+    def _has_keys(self, queue_name: str) -> bool:
+        return any(lane.keyed and eta_us <= self._now_us for lane, eta_us in self._lanes[queue_name].items())
+
+    def _shared(self, connection: Connection, group: Collection[Lane], count: int) -> list[Row]:
+        """Read from the one or two lanes of one priority, the plain and the keyed: each half, if both have as much."""
+        lanes = sorted(group, key=lambda lane: self._lanes[lane.queue_name][lane])
+        if len(lanes) == 1:
+            return self._of_lane(connection, lanes[0], count)
+        first = self._of_lane(connection, lanes[0], -(-count // 2))
+        second = self._of_lane(connection, lanes[1], count - len(first)) if count > len(first) else []
+        if len(first) + len(second) < count:
+            first = self._of_lane(connection, lanes[0], count - len(second))
+        return first + second
+
+    def _of_lane(self, connection: Connection, lane: Lane, count: int) -> list[Row]:
+        text = self._texts[lane]
+        floor_us = self._desk.outlook.floor_us(text)
+        if not lane.keyed:
+            given = {"lane": text, "floor": floor_us, "now": self._now_us, "most": count}
+            return read(connection, _DUE, given)
+        wanted = keyed.Wanted(
+            lane=text, now_us=self._now_us, floor_us=floor_us, slots=count,
+            limit=self.settings(lane.queue_name).limit_per_key,
+            running=self._running.get(lane.queue_name, NOTHING_RUNS).by_key,
+            last_key=self._desk.cursors.get(text, ""),
+        )  # fmt: skip
+        rows, choice = keyed.take(connection, wanted)
+        self._cursors[text] = choice.last_key
+        if choice.held_back and len(choice.chosen) < count:
+            self._held_back.add(lane)
+        else:
+            self._held_back.discard(lane)
+        return rows
+
+
+def look(connection: Connection, exclude: frozenset[str], now_us: int, desk: Desk) -> Board:
+    """Look at all queues but the excluded ones."""
+    return Board(desk, desk.outlook.look(connection, now_us), exclude, now_us)

@@ -1,0 +1,54 @@
+"""Of waiting tasks with one dedup key, one runs: which, is decided when the first of them is claimed.
+
+So adding takes no lock, and can neither wait for another's transaction nor break one's own commit.
+"""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import Connection, bindparam, delete, select
+
+from hookware.core.dedup import Waiting, survivor
+from hookware.core.lifecycle import State
+from hookware.store.base import LATEST_US
+from hookware.store.sql import names
+from hookware.store.sql.read import PENDING, Row, chunks, keyed
+from hookware.store.sql.tables import task_table
+
+_columns = task_table.c
+_WAITING = (
+    select(_columns.id, _columns.created_us, _columns.on_conflict)
+    .where(PENDING, _columns.queue_name == bindparam("queue"), _columns.dedup_key == bindparam("dedup"))
+    .order_by(_columns.created_us, _columns.id)
+)
+_DROP = (
+    delete(task_table)
+    .where(_columns.id.in_(bindparam("ids", expanding=True)), keyed(State.PENDING))
+    .returning(_columns.id, _columns.queue_name, _columns.name)
+)
+
+
+def is_waiting(connection: Connection, queue_name: str, dedup_key: str) -> bool:
+    """Say whether a committed task with this key waits."""
+    given = {"queue": queue_name, "dedup": dedup_key}
+    return connection.execute(_WAITING.limit(1), given).first() is not None
+
+
+def settle_keys(connection: Connection, rows: Sequence[Row], now_us: int, tombstone_us: int) -> list[Row]:
+    """Remove, of each key among these rows, all waiting tasks but one; give the rows that are left."""
+    gone: set[object] = set()
+    for queue_name, key in dict.fromkeys((row["queue_name"], row["dedup_key"]) for row in rows if row["dedup_key"]):
+        found = connection.execute(_WAITING, {"queue": queue_name, "dedup": key}).all()
+        waiting = [Waiting(row.id, row.on_conflict or "skip") for row in found]
+        kept = survivor(waiting)
+        dropped = [one.task_id for one in waiting if one.task_id != kept]
+        drop(connection, dropped, now_us, tombstone_us)
+        gone.update(dropped)
+    return [row for row in rows if row["id"] not in gone]
+
+
+def drop(connection: Connection, task_ids: Collection[int], now_us: int, tombstone_us: int) -> None:
+    """Remove waiting tasks; the names they had won stay taken for a while."""
+    for some in chunks(task_ids):
+        rows = connection.execute(_DROP, {"ids": list(some)}).all()
+        named = [names.Wish(row.queue_name, row.name, row.id) for row in rows if row.name is not None]
+        names.tombstone(connection, named, min(now_us + tombstone_us, LATEST_US), now_us)

@@ -1,0 +1,138 @@
+"""What is set of queues at run time, in rows: read with each look, locked where processes have to agree."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import BigInteger, Connection, bindparam, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hookware.core.allowance import NO_STATE, QueueState
+from hookware.core.queue import QueueSettings
+from hookware.core.rate_limit import Bucket
+from hookware.core.retry import RetryOptions
+from hookware.store.sql.read import LEASED
+from hookware.store.sql.tables import queue_table, task_table
+
+_queues = queue_table.c
+_tasks = task_table.c
+SET_COLUMNS: Final = (_queues.paused, _queues.overrides, _queues.tokens, _queues.refilled_us)
+
+_LOCK = (
+    select(_queues.name, *SET_COLUMNS)
+    .where(_queues.name.in_(bindparam("names", expanding=True)))
+    .order_by(_queues.name)
+    .with_for_update(skip_locked=True)
+)
+_RUNNING = (
+    select(_tasks.queue_name, _tasks.limit_key, func.count().label("run_count"))
+    .where(LEASED, _tasks.lease_until_us > bindparam("now_us", type_=BigInteger()))
+    .where(_tasks.queue_name.in_(bindparam("names", expanding=True)))
+    .group_by(_tasks.queue_name, _tasks.limit_key)
+)
+_FILL = update(queue_table).where(_queues.name == bindparam("of_queue"))
+_FILL = _FILL.values(
+    tokens=bindparam("now_tokens", type_=BigInteger()), refilled_us=bindparam("at_us", type_=BigInteger())
+)
+
+_logger = logging.getLogger("hookware")
+
+
+class Running(NamedTuple):
+    """How many tasks run in a queue under valid leases, in all processes; and how many of each limit key."""
+
+    total: int = 0
+    by_key: Mapping[str, int] = {}
+
+
+NOTHING_RUNS: Final = Running()
+
+
+def to_state(row: Any) -> QueueState:
+    """Give what a row says of a queue; overrides that cannot be read are left out, with a line in the log."""
+    bucket = None if row.tokens is None or row.refilled_us is None else Bucket(row.tokens, row.refilled_us)
+    return QueueState(paused=bool(row.paused), overrides=decode_overrides(row.overrides), bucket=bucket)
+
+
+def lock(connection: Connection, names: Collection[str]) -> dict[str, QueueState]:
+    """Lock the rows of queues in which processes have to agree; without those that another process has locked."""
+    found = _locked(connection, names)
+    if connection.dialect.name == "postgresql" and len(found) < len(names):
+        there = select(_queues.name).where(_queues.name.in_(names))
+        missing = set(names) - set(connection.execute(there).scalars())
+        if missing:
+            make_rows(connection, missing)
+            found = _locked(connection, names)
+    elif missing := set(names) - set(found):
+        make_rows(connection, missing)
+        found |= dict.fromkeys(missing, NO_STATE)
+    return found
+
+
+def make_rows(connection: Connection, names: Collection[str]) -> None:
+    """Make the rows of queues that have none."""
+    into = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    rows = [{"name": name, "paused": 0} for name in sorted(names)]
+    connection.execute(into(queue_table).on_conflict_do_nothing(), rows)
+
+
+def running(connection: Connection, names: Collection[str], now_us: int) -> dict[str, Running]:
+    """Count what runs in queues."""
+    keys: dict[str, Counter[str]] = {name: Counter() for name in names}
+    for row in connection.execute(_RUNNING, {"names": sorted(names), "now_us": now_us}):
+        keys[row.queue_name][row.limit_key or ""] += row.run_count
+    return {name: Running(counts.total(), counts) for name, counts in keys.items()}
+
+
+def store_buckets(connection: Connection, buckets: Mapping[str, Bucket]) -> None:
+    """Write buckets down."""
+    rows = [{"of_queue": name, "now_tokens": b.tokens, "at_us": b.refilled_us} for name, b in buckets.items()]
+    if rows:
+        connection.execute(_FILL, rows)
+
+
+def set_paused(connection: Connection, name: str, paused: bool) -> None:
+    """Let a queue wait, or go on."""
+    make_rows(connection, [name])
+    connection.execute(update(queue_table).where(_queues.name == name).values(paused=int(paused)))
+
+
+def set_overrides(connection: Connection, name: str, overrides: Mapping[str, object]) -> None:
+    """Put these settings in the place of the configured ones; none: the configured ones are good again."""
+    make_rows(connection, [name])
+    text = encode_overrides(overrides) if overrides else None
+    connection.execute(update(queue_table).where(_queues.name == name).values(overrides=text))
+
+
+def get_state(connection: Connection, name: str) -> QueueState:
+    """Give what is set of one queue."""
+    row = connection.execute(select(*SET_COLUMNS).where(_queues.name == name)).one_or_none()
+    return NO_STATE if row is None else to_state(row)
+
+
+def encode_overrides(overrides: Mapping[str, object]) -> str:
+    """Write settings down."""
+    plain = {name: asdict(value) if isinstance(value, RetryOptions) else value for name, value in overrides.items()}
+    return json.dumps(plain)
+
+
+def decode_overrides(text: str | None) -> Mapping[str, object] | None:
+    """Read settings; None where there are none, or none that can be read."""
+    if text is None:
+        return None
+    try:
+        fields = json.loads(text)
+        retry = fields.get("retry")
+        overrides = fields if retry is None else {**fields, "retry": RetryOptions(**retry)}
+        QueueSettings(**overrides)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        _logger.warning("the settings of a queue cannot be read, and count for nothing: %.200s", text)
+        return None
+    return dict(overrides)
+
+
+def _locked(connection: Connection, names: Collection[str]) -> dict[str, QueueState]:
+    return {row.name: to_state(row) for row in connection.execute(_LOCK, {"names": sorted(names)})}
