@@ -13,6 +13,7 @@ from typing import Final, TypedDict
 from hookware.core.headers import check_header, is_forbidden
 from hookware.core.params import FORM_TYPE, encode_params
 from hookware.core.retry import RetryOptions
+from hookware.core.task import PULL
 from hookware.core.url import canonical_url
 from hookware.errors import (
     InvalidDispatchDeadlineError,
@@ -24,6 +25,7 @@ from hookware.errors import (
     InvalidTaskRetryOptionsError,
     InvalidUrlError,
 )
+from hookware.keys import OnConflict
 
 MAX_QUEUE_NAME_LENGTH: Final = 100
 MAX_TASK_NAME_LENGTH: Final = 500
@@ -32,7 +34,6 @@ MIN_DISPATCH_DEADLINE: Final = timedelta(seconds=15)
 MAX_DISPATCH_DEADLINE: Final = timedelta(hours=24)
 MAX_COUNTDOWN: Final = timedelta(days=30)
 
-PULL: Final = "PULL"
 _METHODS: Final = ("POST", "GET", "HEAD", "PUT", "DELETE", PULL)
 _TASK_NAME: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
 _QUEUE_NAME: Final = re.compile(rf"[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}")
@@ -58,6 +59,12 @@ class TaskArguments(TypedDict, total=False):
     url: str
     dispatch_deadline_usec: int | None
     dispatch_deadline: float | timedelta | None
+    priority: int
+    key: str | None
+    on_conflict: OnConflict | None
+    debounce: float | None
+    fair_key: str | None
+    limit_key: str | None
     _size_check: bool
 
 

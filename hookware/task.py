@@ -9,7 +9,7 @@ from hookware import arguments
 from hookware.arguments import HeaderValue, TaskRetryOptions
 from hookware.core.headers import is_internal
 from hookware.core.queue import DEFAULT_QUEUE
-from hookware.core.task import Draft, Headers, NewTask
+from hookware.core.task import PULL, Draft, Headers, Keys, NewTask
 from hookware.env import Env
 from hookware.errors import (
     BadTaskStateError,
@@ -19,6 +19,7 @@ from hookware.errors import (
     TaskTooLargeError,
     TooManyTasksError,
 )
+from hookware.keys import OnConflict, checked_keys, with_debounce
 from hookware.transaction import enqueue, enqueue_async
 
 MAX_TASK_SIZE_BYTES: Final = 1_048_576
@@ -45,6 +46,13 @@ class Task:
         url: a path of this app; `/_ah/queue/<queue>` if left out.
         dispatch_deadline_usec: how long an attempt may take, in microseconds, 15 s to 24 h.
         dispatch_deadline: the same in seconds or as a timedelta, more than 0.
+        priority: of two due tasks of a queue the one with the higher number begins first; -100 to 100.
+        key: of the waiting tasks of a queue with one key, one runs.
+        on_conflict: which one: "skip", the default, the first; "replace" the last; "raise" the first, and adding
+            another raises TaskAlreadyExistsError where one is known to wait.
+        debounce: run so many seconds after the last add with this key.
+        fair_key: tasks of one queue with different keys take turns, however many there are of each.
+        limit_key: of tasks of one queue with the same key, only `limit_per_key` of the queue run at once, by default 1.
 
     Raises:
         InvalidTaskError: the arguments are wrong, or do not go together; a subclass says which.
@@ -54,7 +62,7 @@ class Task:
     """
 
     __slots__ = (
-        "_countdown_us", "_created_us", "_deadline_us", "_eta_us", "_headers", "_id", "_method", "_name",
+        "_countdown_us", "_created_us", "_deadline_us", "_eta_us", "_headers", "_id", "_keys", "_method", "_name",
         "_payload", "_queue_name", "_retry_options", "_tag", "_target", "_url",
     )  # fmt: skip
 
@@ -74,6 +82,12 @@ class Task:
         url: str = "",
         dispatch_deadline_usec: int | None = None,
         dispatch_deadline: float | timedelta | None = None,
+        priority: int = 0,
+        key: str | None = None,
+        on_conflict: OnConflict | None = None,
+        debounce: float | None = None,
+        fair_key: str | None = None,
+        limit_key: str | None = None,
         _size_check: bool = True,
     ) -> None:
         self._name = arguments.checked_name(name)
@@ -87,6 +101,11 @@ class Task:
             self._headers.setdefault("content-type", content.content_type)
         self._url = arguments.joined_url(path, content.query)
         self._created_us = _ENV.now_us()
+        self._keys = checked_keys(
+            method=self._method, priority=priority, key=key, on_conflict=on_conflict, debounce=debounce,
+            fair_key=fair_key, limit_key=limit_key,
+        )  # fmt: skip
+        countdown = with_debounce(debounce, countdown, eta)
         self._eta_us, self._countdown_us = arguments.due(eta, countdown, self._created_us)
         self._deadline_us = arguments.deadline_us(dispatch_deadline_usec, dispatch_deadline)
         self._retry_options = arguments.checked_retry(retry_options)
@@ -181,6 +200,11 @@ class Task:
         return self._tag
 
     @property
+    def keys(self) -> Keys:
+        """The task's priority and keys."""
+        return self._keys
+
+    @property
     def target(self) -> object:
         """What was given as target; it has no effect."""
         return self._target
@@ -201,7 +225,7 @@ class Task:
         Raises:
             ValueError: the payload of a POST or pull task, or the query of another, is not a form.
         """
-        in_payload = self._method in {"POST", arguments.PULL}
+        in_payload = self._method in {"POST", PULL}
         encoded = (self._payload or "") if in_payload else self._url.partition("?")[2]
         text = encoded.decode() if isinstance(encoded, bytes) else encoded
         fields = parse_qs(text, keep_blank_values=True, strict_parsing=True, errors="strict") if text else {}
@@ -251,6 +275,8 @@ class Task:
             countdown_us=self._countdown_us,
             retry=self._retry_options,
             deadline_us=self._deadline_us,
+            keys=self._keys,
+            tag=self._tag,
         )
 
     def _enqueued(self, added: NewTask) -> None:
@@ -301,7 +327,7 @@ def _drafts(tasks: Sequence[Task], queue_name: str) -> list[Draft]:
     _check_names([task.name for task in tasks if task.name])
     if any(task.was_enqueued for task in tasks) or len({id(task) for task in tasks}) < len(tasks):
         raise BadTaskStateError("a task can be added only once: make a new Task for each time")
-    if any(task.method == arguments.PULL for task in tasks):
+    if any(task.method == PULL for task in tasks):
         raise InvalidQueueModeError(
             f"the queue {queue_name!r} is a push queue, and pull queues are not supported yet: use another method"
         )
@@ -314,7 +340,7 @@ def _check_kinds(tasks: Sequence[Task]) -> None:
             raise TypeError(
                 f"only Task objects can be added, got {type(task).__name__}: use taskqueue.add() for others"
             )
-    if len({task.method == arguments.PULL for task in tasks}) > 1:
+    if len({task.method == PULL for task in tasks}) > 1:
         raise InvalidTaskError("push and pull tasks cannot be added in one call: add them separately")
 
 

@@ -20,9 +20,10 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from hookware.core.task import Draft, NewTask
 from hookware.delivery import Delivery
-from hookware.errors import BadTransactionStateError, ConfigurationError, SessionError
+from hookware.errors import BadTransactionStateError, ConfigurationError, SessionError, TaskAlreadyExistsError
+from hookware.store.sql.dedup import is_waiting
 from hookware.store.sql.names import Wish, tombstone
-from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox
+from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox, waits_already
 from hookware.store.sql.own_session import OwnSession
 from hookware.store.sql.rows import to_object, to_rows
 from hookware.store.sql.tables import TaskRow, task_table
@@ -166,6 +167,9 @@ def _rows(tasks: Sequence[NewTask], outbox: Outbox) -> list[TaskRow]:
 
 def _insert_on(connection: Connection, tasks: Sequence[NewTask], outbox: Outbox) -> None:
     outbox.check_schema(connection)
+    for task in tasks:
+        if task.keys.on_conflict == "raise":
+            _refuse_conflict(connection, task.queue_name, task.keys.dedup_key)
     stamp_us = outbox.stamp_us()
     connection.execute(insert(task_table), to_rows(tasks, stamp_us))
     connection.info[_ADDED] = connection.info.get(_ADDED, 0) + len(tasks)
@@ -356,10 +360,17 @@ def _labels(rows: Sequence[TaskRow]) -> list[str]:
 
 
 @event.listens_for(TaskRow, "before_insert")
-def _row_inserted(_mapper: object, connection: Connection, _row: TaskRow) -> None:
+def _row_inserted(_mapper: object, connection: Connection, row: TaskRow) -> None:
     outbox = outbox_of(connection.engine)
     if outbox is not None:
         outbox.check_schema(connection)
+    if row.on_conflict == "raise":
+        _refuse_conflict(connection, row.queue_name, row.dedup_key)
+
+
+def _refuse_conflict(connection: Connection, queue_name: str, dedup_key: str | None) -> None:
+    if dedup_key is not None and is_waiting(connection, queue_name, dedup_key):
+        raise TaskAlreadyExistsError(waits_already(queue_name, dedup_key))
 
 
 @event.listens_for(TaskRow, "after_delete")

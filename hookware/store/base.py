@@ -29,6 +29,7 @@ class AddResult(Enum):
     ADDED = "added"
     NAME_TAKEN = "name taken"
     NAME_TOMBSTONED = "name tombstoned"
+    KEY_WAITS = "key waits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +103,8 @@ class Store(Protocol):
         """Insert tasks in one transaction of the store's own; the names of those added are won at once.
 
         A name that is taken or tombstoned leaves its task out and the others in; a waiting task takes its name even
-        before it has won it. Two of the same new name in one call: the first is added. When this returns, the added
-        tasks are durable.
+        before it has won it. Two of the same new name in one call: the first is added. A task that is to "raise" on a
+        conflict is left out where one with its dedup key waits. When this returns, the added tasks are durable.
         """
         ...
 

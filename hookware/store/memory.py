@@ -169,7 +169,9 @@ class MemoryStore:
         self._put(Row(task=task, eta_us=eta_us, state=state, added=(now_us, task.id)))
 
     def _add(self, task: NewTask) -> AddResult:
-        key = None if task.name is None else (task.queue_name, task.name)
+        key, keys = None if task.name is None else (task.queue_name, task.name), task.keys
+        if keys.on_conflict == "raise" and self._waiting(task.queue_name, keys.dedup_key):
+            return AddResult.KEY_WAITS
         if key is not None:
             holder = self._names.get(key)
             if any(row.key == key and row.state is not State.DEAD for row in self._rows.values()):
@@ -218,13 +220,17 @@ class MemoryStore:
         key, name = row.task.keys.dedup_key, row.task.queue_name
         if key is None or row.task.id not in self._rows:
             return row.task.id in self._rows
-        same = [each for each in self._in_state(State.PENDING) if each.task.keys.dedup_key == key]
-        same = sorted((each for each in same if each.task.queue_name == name), key=lambda each: each.added)
+        same = self._waiting(name, key)
         kept = survivor([Waiting(each.task.id, each.task.keys.on_conflict) for each in same])
         for each in same:
             if each.task.id != kept:
                 self._remove(each, now_us)
         return row.task.id == kept
+
+    def _waiting(self, queue_name: str, dedup_key: str | None) -> list[Row]:
+        """Give the waiting tasks with a dedup key, in the order in which they were added."""
+        waiting = (row for row in self._in_state(State.PENDING) if row.task.queue_name == queue_name)
+        return sorted((row for row in waiting if row.task.keys.dedup_key == dedup_key), key=lambda row: row.added)
 
     def _settle(self, settlement: Settlement, now_us: int) -> bool:
         row, decision = self._held(settlement.lease), settlement.decision

@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from hookware.core.lifecycle import Complete, Release, Retry, State
+from hookware.core.lifecycle import Complete, Decision, Release, Retry, State
 from hookware.core.queue import MAX_PRIORITY
 from hookware.core.retry import RetryOptions
-from hookware.core.task import Keys
+from hookware.core.task import Keys, LeasedTask
 from hookware.store.base import Settlement
 from tests.store.subject import LEASE_US, SECOND_US, Subject, new_task
 
@@ -68,7 +68,11 @@ class RateContract:
     async def test_retries_and_tasks_given_back_take_tokens_too(self, subject: Subject) -> None:
         await subject.add(*[new_task("one-a-second") for _ in range(3)])
         first, second, third = await subject.claim()
-        decisions = [(first, Retry(0, 500, "no")), (second, Release()), (third, Complete())]
+        decisions: list[tuple[LeasedTask, Decision]] = [
+            (first, Retry(0, 500, "no")),
+            (second, Release()),
+            (third, Complete()),
+        ]
         await subject.store.settle([Settlement(task.lease, decision) for task, decision in decisions])
         assert await subject.claim() == []
         subject.clock.advance(SECOND_US)

@@ -201,7 +201,9 @@ def test_the_store_on_postgresql_does_what_the_model_says(postgres: PostgresServ
         async def open(self) -> AsyncIterator[Subject]:
             runner = ThreadRunner(own_engine(create_engine(url)), Env())
             async with sql_subject(runner) as subject:
-                await runner.run(lambda connection: connection.execute(text("TRUNCATE hookware_task, hookware_name")))
+                await runner.run(
+                    lambda connection: connection.execute(text("TRUNCATE hookware_task, hookware_name, hookware_queue"))
+                )
                 yield subject
 
     fewer = settings(max_examples=max(5, settings().max_examples // 8))

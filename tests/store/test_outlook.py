@@ -81,7 +81,7 @@ async def site(postgres: PostgresServer, database: str) -> AsyncIterator[Site]:
     yield site
     await site.store.close()
     with postgres.connect(database) as connection:
-        connection.execute("TRUNCATE hookware_task, hookware_name")
+        connection.execute("TRUNCATE hookware_task, hookware_name, hookware_queue")
 
 
 async def test_quick_looks_are_wide_however_many_there_are(site: Site) -> None:

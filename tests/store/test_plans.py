@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, event
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.task import Lease
 from hookware.store.base import Claim, Settlement
-from hookware.store.sql import claim, settle, statements
+from hookware.store.sql import board, claim, settle, statements
 from hookware.store.sql.board import Desk
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.schema import TABLES
@@ -25,11 +25,13 @@ ROWS = int(os.environ.get("HOOKWARE_PLAN_ROWS", "100000"))
 FILL = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)
 INSERT INTO hookware_task (id, queue_name, name, method, url, headers, body, deadline_us, created_us, eta_us, state,
-    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, ended_us, dead_reason, lane)
+    fence, owner, lease_until_us, attempt_count, crash_count, first_attempt_us, ended_us, dead_reason, lane,
+    fair_key, limit_key)
 SELECT i, 'q' || (i % 7), CASE WHEN i % 3 = 0 THEN 'n' || i END, 'POST', '/worker', '[]', x'', 30000000, 0,
     :now + (i % 1000 - 500) * 1000000, CASE i % 100 WHEN 1 THEN 1 WHEN 2 THEN 2 ELSE 0 END,
     1, CASE WHEN i % 100 = 1 THEN 'me' END, CASE WHEN i % 100 = 1 THEN :now + i END, 1, 0, 0, i,
-    CASE WHEN i % 100 = 2 THEN 'retries' END, 'q' || (i % 7)
+    CASE WHEN i % 100 = 2 THEN 'retries' END, 'q' || (i % 7) || CASE i % 7 WHEN 6 THEN '/100k' ELSE '' END,
+    CASE i % 7 WHEN 6 THEN 'f' || (i % 50) END, CASE i % 7 WHEN 6 THEN 'l' || (i % 1000) END
 FROM n
 """
 FILL_NAMES = """
@@ -114,7 +116,10 @@ def plan(path: Path, run: Callable[[Connection], object]) -> list[str]:
     return steps
 
 
+QUEUES_SCAN = "SCAN hookware_queue"  # all of its rows are wanted: a queue has one at most
 ALLOWED_SCANS = {
+    "claim": QUEUES_SCAN,
+    "next_due": QUEUES_SCAN,
     # Leased rows are as many as tasks that run, and a list reads no more than its limit.
     "expired of owners": "SCAN hookware_task USING INDEX ix_hookware_task_leased",
     "list": "SCAN hookware_task USING INDEX sqlite_autoindex_hookware_task_1",
@@ -134,11 +139,9 @@ def test_no_statement_reads_or_sorts_the_whole_table(filled: Path, name: str, an
 
 def test_what_is_due_is_found_by_the_partial_index(filled: Path) -> None:
     steps = plan(
-        filled, lambda connection: connection.execute(claim._DUE, {"queue": "q1", "floor": -9, "now": 0, "most": 9})
+        filled, lambda connection: connection.execute(board._DUE, {"lane": "q1", "floor": -9, "now": 0, "most": 9})
     )
-    assert steps == [
-        "SEARCH hookware_task USING INDEX ix_hookware_task_pending (queue_name=? AND eta_us>? AND eta_us<?)"
-    ]
+    assert steps == ["SEARCH hookware_task USING INDEX ix_hookware_task_pending (lane=? AND eta_us>? AND eta_us<?)"]
 
 
 def test_the_longest_ended_lease_is_found_by_the_partial_index(filled: Path) -> None:

@@ -76,7 +76,7 @@ def url(postgres: PostgresServer) -> str:
 def database(url: str) -> Iterator[Database]:
     database = Database(own_engine(create_engine(url)))
     database.run(make_tables)
-    database.run(lambda c: c.execute(text("TRUNCATE hookware_task, hookware_name")))
+    database.run(lambda c: c.execute(text("TRUNCATE hookware_task, hookware_name, hookware_queue")))
     yield database
     database.close()
 

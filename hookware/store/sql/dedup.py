@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 
 from hookware.core.dedup import Waiting, survivor
 from hookware.core.lifecycle import State
+from hookware.core.task import NewTask
 from hookware.store.base import LATEST_US
 from hookware.store.sql import names
 from hookware.store.sql.read import PENDING, Row, chunks, keyed
@@ -27,8 +28,15 @@ _DROP = (
 )
 
 
+def raises(connection: Connection, task: NewTask) -> bool:
+    """Say whether a task may not be added, because one with its key waits and it wants to be told."""
+    if task.keys.dedup_key is None or task.keys.on_conflict != "raise":
+        return False
+    return is_waiting(connection, task.queue_name, task.keys.dedup_key)
+
+
 def is_waiting(connection: Connection, queue_name: str, dedup_key: str) -> bool:
-    """Say whether a committed task with this key waits."""
+    """Say whether a task with this key waits, as far as the transaction can see."""
     given = {"queue": queue_name, "dedup": dedup_key}
     return connection.execute(_WAITING.limit(1), given).first() is not None
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask, NewTask
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
-from hookware.store.sql import names
+from hookware.store.sql import dedup, names
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.read import DEAD, LEASED, chunks, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_rows
@@ -40,12 +40,16 @@ PRUNE_LIMIT = 1000
 
 def add(connection: Connection, tasks: Sequence[NewTask], now_us: int) -> list[AddResult]:
     """Insert tasks and win their names; the result of each, in order."""
-    wishes = {task.id: names.Wish(task.queue_name, task.name, task.id) for task in tasks if task.name is not None}
+    waiting = {task.id for task in tasks if dedup.raises(connection, task)}
+    wanted = [task for task in tasks if task.id not in waiting]
+    wishes = {task.id: names.Wish(task.queue_name, task.name, task.id) for task in wanted if task.name is not None}
     taken = names.taken(connection, [wish.key for wish in wishes.values()], now_us)
     free = [wish for wish in wishes.values() if wish.key not in taken]
     holders = names.win(connection, free, now_us) if free else {}
     results = [
-        AddResult.ADDED
+        AddResult.KEY_WAITS
+        if task.id in waiting
+        else AddResult.ADDED
         if (wish := wishes.get(task.id)) is None or holders.get(wish.key) == task.id
         else taken.get(wish.key, AddResult.NAME_TAKEN)
         for task in tasks
