@@ -15,6 +15,7 @@ from hookware.errors import ConfigurationError
 from hookware.store.base import AddResult, Claim, Settlement
 from hookware.store.sql.engines import own_engine
 from hookware.store.sql.runner import ThreadRunner
+from hookware.store.sql.schema import TABLES
 from hookware.store.sql.settle import complete
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import metadata

@@ -44,7 +44,8 @@ def is_waiting(connection: Connection, queue_name: str, dedup_key: str) -> bool:
 def settle_keys(connection: Connection, rows: Sequence[Row], now_us: int, tombstone_us: int) -> list[Row]:
     """Remove, of each key among these rows, all waiting tasks but one; give the rows that are left."""
     gone: set[object] = set()
-    for queue_name, key in dict.fromkeys((row["queue_name"], row["dedup_key"]) for row in rows if row["dedup_key"]):
+    keyed_rows = [row for row in rows if isinstance(row["dedup_key"], str) and isinstance(row["queue_name"], str)]
+    for queue_name, key in dict.fromkeys((row["queue_name"], row["dedup_key"]) for row in keyed_rows):
         found = connection.execute(_WAITING, {"queue": queue_name, "dedup": key}).all()
         waiting = [Waiting(row.id, row.on_conflict or "skip") for row in found]
         kept = survivor(waiting)

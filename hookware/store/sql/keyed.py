@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, String, and_, bindparam, func, literal, select
+from sqlalchemy.exc import DBAPIError
 
 from hookware.core.fairness import Candidate, Choice, choose
 from hookware.core.lifecycle import State
+from hookware.store.sql.damage import DamageError, is_unreadable
 from hookware.store.sql.read import PENDING, Row, chunks, keyed, read
 from hookware.store.sql.tables import task_table
 
@@ -90,8 +92,15 @@ def take(connection: Connection, wanted: Wanted) -> tuple[list[Row], Choice]:
 def _chosen(connection: Connection, wanted: Wanted) -> Choice:
     most = max(_LEAST_WINDOW, wanted.slots * _WINDOW_PER_SLOT)
     given = {"lane": wanted.lane, "now": wanted.now_us}
-    window = connection.execute(_WINDOW, {**given, "floor": wanted.floor_us, "most": most}).all()
+    try:
+        window = connection.execute(_WINDOW, {**given, "floor": wanted.floor_us, "most": most}).all()
+    except DBAPIError as error:
+        if not is_unreadable(error):
+            raise
+        raise DamageError("the key of a task cannot be read") from error
     candidates = [Candidate(row.id, row.fair_key or "", row.limit_key or "") for row in window]
+    if not all(isinstance(part, str) for one in candidates for part in one[1:]):
+        raise DamageError("the key of a task is no text")
     if len(window) == most:
         known = {one.task_id for one in candidates}
         candidates += [one for one in _walked(connection, wanted) if one.task_id not in known]
