@@ -204,7 +204,11 @@ def check(project: Project) -> None:
 def test_the_tables_are_made_dropped_and_kept_up_to_date_by_migrations(project: Project) -> None:
     project.drive(FIRST)
     check(project)
-    project.execute("DROP INDEX ix_hookware_task_dead", "ALTER TABLE hookware_task DROP COLUMN ended_us")
+    project.execute(
+        "DROP INDEX ix_hookware_task_dead",
+        "DROP INDEX ix_hookware_task_completed",
+        "ALTER TABLE hookware_task DROP COLUMN ended_us",
+    )
     project.drive(SECOND)
     check(project)
     assert len(project.migrations) == 2

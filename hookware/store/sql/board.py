@@ -78,7 +78,8 @@ class Board:
         if not limited:
             return
         states = queues.lock(connection, limited) if locking else self._states
-        counted = [name for name in limited if self._counts(name)]
+        # How many run of each key is asked by those only who are about to choose.
+        counted = [name for name in limited if self._counts(name) or (locking and self._has_keys(name))]
         self._running = queues.running(connection, counted, self._now_us) if counted else {}
         for name in limited:
             if locking and name not in states:
@@ -138,7 +139,7 @@ class Board:
         return self.settings(queue_name).is_limited or self._has_keys(queue_name)
 
     def _counts(self, queue_name: str) -> bool:
-        return self.settings(queue_name).max_concurrent_requests is not None or self._has_keys(queue_name)
+        return self.settings(queue_name).max_concurrent_requests is not None
 
     def _has_keys(self, queue_name: str) -> bool:
         return any(lane.keyed and eta_us <= self._now_us for lane, eta_us in self._lanes[queue_name].items())

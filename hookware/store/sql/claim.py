@@ -68,20 +68,28 @@ def claim(
     tasks = _lease(connection, rows, board, wish, now_us, tombstone_us)
     counts = Counter(task.queue_name for task in tasks)
     queues.store_buckets(connection, board.begun(counts))
-    after = look(connection, wish.exclude, now_us, desk)
-    after.carry_over(board)
     shares = {name: len(some) for name, some in rows.items()}
-    return Claimed(tasks, *after.until_next()), last_turn(due, shares, last_queue)
+    until_next = _until_next(connection, wish.exclude, now_us, desk, board)
+    return Claimed(tasks, *until_next), last_turn(due, shares, last_queue)
 
 
 def next_due(connection: Connection, exclude: frozenset[str], now_us: int, desk: Desk) -> int | None:
     """Microseconds until the next PENDING task of a queue not excluded may begin; None if there is none."""
+    return _until_next(connection, exclude, now_us, desk)[0]
+
+
+def _until_next(
+    connection: Connection, exclude: frozenset[str], now_us: int, desk: Desk, earlier: Board | None = None
+) -> tuple[int | None, bool]:
     try:
         board = look(connection, exclude, now_us, desk)
     except DamageError:
-        return 0  # the next claim will bury what is in the way
-    board.agree(connection, locking=False)
-    return board.until_next()[0]
+        return 0, False  # the next claim will bury what is in the way
+    if earlier is None:
+        board.agree(connection, locking=False)
+    else:
+        board.carry_over(earlier)
+    return board.until_next()
 
 
 def _share_out(connection: Connection, board: Board, due: Sequence[str], slots: int) -> dict[str, list[Row]]:
