@@ -13,11 +13,11 @@ Read these files, in this order:
     core/                                      the decisions, as pure functions
 """
 
-from hookware import taskqueue
+from hookware import deferred, taskqueue
 from hookware.context import TaskContext, async_request_session, inspector, request_session, require_task
 from hookware.core.lifecycle import State
 from hookware.core.queue import QueueSettings
-from hookware.errors import Error, PermanentTaskFailure
+from hookware.errors import Error, PermanentTaskFailure, SingularTaskFailure
 from hookware.handlers import TaskHandler, TaskRouter, task_handler
 from hookware.middleware import Hookware
 from hookware.taskqueue import Queue, Task, TaskRetryOptions
@@ -30,6 +30,7 @@ __all__ = [
     "PermanentTaskFailure",
     "Queue",
     "QueueSettings",
+    "SingularTaskFailure",
     "State",
     "Task",
     "TaskContext",
@@ -37,6 +38,7 @@ __all__ = [
     "TaskRetryOptions",
     "TaskRouter",
     "async_request_session",
+    "deferred",
     "inspector",
     "request_session",
     "require_task",

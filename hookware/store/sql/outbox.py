@@ -56,6 +56,7 @@ class Outbox:
         keeps_snapshots: whether the transactions of the user's engine see the database as it was at their begin.
         seen: whether a lifespan has passed through.
         running: whether it still runs; None before it began.
+        functions: what `hookware.deferred` may call here; None: nothing.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Outbox:
         self.keeps_snapshots = False
         self.seen = False
         self.running: bool | None = None
+        self.functions: object | None = None
         self._said: set[str] = set()
         self._prepared = False
         self._preparing = anyio.Lock()
@@ -151,7 +153,7 @@ class Outbox:
             )
 
     def new_task(self, draft: Draft) -> NewTask:
-        """Give a draft its id and the configured defaults."""
+        """Give a draft its id and the configured defaults, and its body the form in which it is stored."""
         size = len(draft.body)
         if size > self.config.max_body_bytes:
             raise TaskTooLargeError(
@@ -161,7 +163,7 @@ class Outbox:
         deadline_us = draft.deadline_us
         if deadline_us is None:
             deadline_us = int(self.config.dispatch_deadline_seconds * 1_000_000)
-        return NewTask(
+        task = NewTask(
             id=self.env.new_id(),
             queue_name=draft.queue_name,
             name=draft.name,
@@ -174,6 +176,7 @@ class Outbox:
             retry=draft.retry,
             deadline_us=deadline_us,
         )
+        return task
 
     async def prepare(self) -> None:
         """Make the tables if asked to, and test that the user's engine can roll back; once.
