@@ -15,6 +15,7 @@ Read these files, in this order:
 
 from hookware import deferred, taskqueue
 from hookware.context import TaskContext, async_request_session, inspector, request_session, require_task
+from hookware.core.codec import Codec, TaskIdentity
 from hookware.core.lifecycle import State
 from hookware.core.queue import QueueSettings
 from hookware.errors import Error, PermanentTaskFailure, SingularTaskFailure
@@ -25,6 +26,7 @@ from hookware.taskqueue import Queue, Task, TaskRetryOptions
 __version__ = "0.1.0"
 
 __all__ = [
+    "Codec",
     "Error",
     "Hookware",
     "PermanentTaskFailure",
@@ -35,6 +37,7 @@ __all__ = [
     "Task",
     "TaskContext",
     "TaskHandler",
+    "TaskIdentity",
     "TaskRetryOptions",
     "TaskRouter",
     "async_request_session",

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from hookware.core.codec import CODEC_HEADER, Codec
 from hookware.core.dotted import is_module_name
+from hookware.core.headers import check_header
 from hookware.core.lifecycle import Circumstances
 from hookware.core.queue import QueueSettings
 from hookware.core.task import LeasedTask
@@ -39,6 +41,7 @@ class Config:
         queues: settings by queue name; a queue not named here has the defaults.
         deferred_packages: the modules and packages whose functions may be deferred.
         deferred_pickle_keys: what signs pickled calls: the first signs, all verify; none: there are no pickled calls.
+        codec: encodes payloads for the database; None: they are stored as they are.
     """
 
     concurrency: int = 10
@@ -57,6 +60,7 @@ class Config:
     queues: Mapping[str, QueueSettings] = field(default_factory=dict)
     deferred_packages: tuple[str, ...] = ()
     deferred_pickle_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    codec: Codec | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "crash_limit", "max_body_bytes"):
@@ -77,6 +81,8 @@ class Config:
             split_base_url(self.base_url)
         except (ValueError, TypeError) as error:
             raise ConfigurationError(str(error)) from None
+        if self.codec is not None:
+            _check_codec(self.codec)
 
     def queue(self, name: str) -> QueueSettings:
         """Give the settings of the queue `name`."""
@@ -145,3 +151,17 @@ def pickle_keys_of(keys: object) -> tuple[bytes, ...]:
                 f"secrets.token_bytes({MIN_KEY_BYTES})"
             )
     return several
+
+
+def _check_codec(codec: Codec) -> None:
+    name = getattr(codec, "name", None)
+    if (
+        not isinstance(name, str)
+        or not name
+        or not all(callable(getattr(codec, m, None)) for m in ("encode", "decode"))
+    ):
+        raise ConfigurationError(f"codec= takes an object with name, encode() and decode(), got {type(codec).__name__}")
+    try:
+        check_header(CODEC_HEADER, name)
+    except ValueError:
+        raise ConfigurationError(f"the codec's name {name!r} is refused: write a short name in ASCII") from None

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookware.arguments import checked_queue_name
 from hookware.config import Config, dispatches_here, packages_of, pickle_keys_of
+from hookware.core.codec import Codec
 from hookware.core.headers import strip_internal
 from hookware.core.queue import QueueSettings
 from hookware.core.retry import RetryOptions
@@ -84,6 +85,7 @@ class Hookware:
         deferred_pickle_key: a secret of at least 32 bytes, or several of which the first signs: lets `deferred.defer`
             take any callable and any arguments, as pickles. Who has the key, and writes to the database, can run any
             code.
+        codec: encodes the payloads of tasks in the database, such as `hookware.encryption.AesGcm`.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
@@ -112,6 +114,7 @@ class Hookware:
         queues: Iterable[QueueSettings] = (),
         deferred_packages: Iterable[str] = (),
         deferred_pickle_key: bytes | Sequence[bytes] | None = None,
+        codec: Codec | None = None,
         router: TaskRouter | None = None,
         env: Env | None = None,
     ) -> None:
@@ -140,6 +143,7 @@ class Hookware:
                 queues=_by_name(queues),
                 deferred_packages=packages_of(deferred_packages),
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
+                codec=codec,
             )
             self._outbox = self._outbox_on(engine, listen)
         except Error as error:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from hookware.config import Config
 from hookware.core.task import Draft, NewTask
+from hookware.encoding import encoded
 from hookware.env import Env, in_event_loop_or_its_thread, on_asyncio
 from hookware.errors import (
     ConfigurationError,
@@ -176,7 +177,7 @@ class Outbox:
             retry=draft.retry,
             deadline_us=deadline_us,
         )
-        return task
+        return encoded(self.config.codec, task)
 
     async def prepare(self) -> None:
         """Make the tables if asked to, and test that the user's engine can roll back; once.
