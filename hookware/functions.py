@@ -69,6 +69,11 @@ class Functions:
             raise InvalidTaskError(f"{function!r} is a task handler: add it with its own add()")
         problem = why_unnamed(function)
         if problem is None and isinstance(function, FunctionType):
+            if function.__module__ == "__main__":
+                raise InvalidTaskError(
+                    f"{label_of(function)} stands in the script that was started, which no other process knows by the "
+                    "name __main__: move it to a module"
+                )
             handler = self._named(function)
             if handler is not None:
                 name = json.dumps(dotted_name(function)).encode()
@@ -129,11 +134,6 @@ class Functions:
             raise InvalidTaskError(
                 f"the name {name} means another function than the one that was given: a decorator of it must not be "
                 "left out, and @deferred.function stands above all others"
-            )
-        if function.__module__ == "__main__":
-            raise InvalidTaskError(
-                f"{name} stands in the script that was started, which no other process knows by this name: move it to "
-                "a module"
             )
         return handler
 

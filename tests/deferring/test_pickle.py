@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookware import deferred, signed_pickle, taskqueue
+from hookware.encryption import AesGcm
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
 from hookware.store.base import TaskInfo
 from tests.deferring import functions
@@ -194,3 +195,20 @@ def test_what_was_changed_is_not_loaded(
         with pytest.raises(PermanentTaskFailure, match="nothing of it was loaded"):
             signed_pickle.loads(bytes(body), [other if bit < 0 else key], elsewhere if bit < 0 else context)
         assert EXPLODED == []
+
+
+@pytest.mark.parametrize("function", [functions.note, Greeter.static])
+async def test_a_call_is_encrypted_like_any_payload(stage: Stage, calls: list[Any], function: Any) -> None:
+    options: dict[str, Any] = {
+        "codec": AesGcm({"a": KEY}),
+        "deferred_pickle_key": KEY,
+        "deferred_packages": ["tests.deferring"],
+    }
+    async with stage.running(dispatch=False, **options):
+        await deferred.defer_async(function, "rosebud")
+    [body] = stage.rows("SELECT body FROM hookware_task")
+    assert b"rosebud" not in body
+    assert b"deferring" not in body
+    async with stage.running(**options):
+        await stage.settled()
+    assert calls in (["rosebud"], [("rosebud", 0)])
