@@ -6,7 +6,6 @@ pickle, if the app has a key to sign it with.
 """
 
 import importlib
-import inspect
 import json
 import sys
 from collections.abc import Mapping
@@ -116,8 +115,7 @@ class Functions:
                 "signed it, and run the task again"
             )
         function, args, kwargs = _parts(signed_pickle.loads(task.body, self._keys, context_of(task)))
-        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-        await call(partial(function, *args, **kwargs), is_async=is_async)
+        await call(partial(function, *args, **kwargs), is_async=False)  # an async one only makes its coroutine there
 
     # Names.
 

@@ -63,6 +63,12 @@ def test_every_single_bit_counts() -> None:
             codec.decode(bytes(changed), TASK)
 
 
+def test_a_later_version_is_told_apart() -> None:
+    codec = AesGcm({"a": KEY})
+    with pytest.raises(PermanentTaskFailure, match="is not one that AesGcm made"):
+        codec.decode(b"\2" + codec.encode(SECRET, TASK)[1:], TASK)
+
+
 def test_every_cut_is_refused() -> None:
     codec = AesGcm({"a": KEY})
     stored = codec.encode(SECRET, TASK)
