@@ -193,6 +193,7 @@ async def test_a_task_whose_key_is_missing_is_tried_again_until_it_comes(stage: 
     assert given == ["rosebud"]
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_import_says_what_to_install() -> None:
     code = "import sys; sys.modules['cryptography'] = None; import hookware; import hookware.encryption"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
