@@ -13,11 +13,12 @@ Read these files, in this order:
     core/                                      the decisions, as pure functions
 """
 
-from hookware import taskqueue
+from hookware import deferred, taskqueue
 from hookware.context import TaskContext, async_request_session, inspector, request_session, require_task
+from hookware.core.codec import Codec, TaskIdentity
 from hookware.core.lifecycle import State
 from hookware.core.queue import QueueSettings
-from hookware.errors import Error, PermanentTaskFailure
+from hookware.errors import Error, PermanentTaskFailure, SingularTaskFailure
 from hookware.handlers import TaskHandler, TaskRouter, task_handler
 from hookware.middleware import Hookware
 from hookware.taskqueue import Queue, Task, TaskRetryOptions
@@ -25,18 +26,22 @@ from hookware.taskqueue import Queue, Task, TaskRetryOptions
 __version__ = "0.1.0"
 
 __all__ = [
+    "Codec",
     "Error",
     "Hookware",
     "PermanentTaskFailure",
     "Queue",
     "QueueSettings",
+    "SingularTaskFailure",
     "State",
     "Task",
     "TaskContext",
     "TaskHandler",
+    "TaskIdentity",
     "TaskRetryOptions",
     "TaskRouter",
     "async_request_session",
+    "deferred",
     "inspector",
     "request_session",
     "require_task",

@@ -1,10 +1,13 @@
 """The settings of one Hookware, in one frozen value, checked once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from hookware.core.codec import CODEC_HEADER, Codec
+from hookware.core.dotted import is_module_name
+from hookware.core.headers import check_header
 from hookware.core.lifecycle import Circumstances
 from hookware.core.queue import QueueSettings
 from hookware.core.task import LeasedTask
@@ -12,6 +15,7 @@ from hookware.core.url import split_base_url
 from hookware.errors import ConfigurationError
 
 MAX_BODY_BYTES = 1_048_576
+MIN_KEY_BYTES: Final = 32
 DISPATCH_VARIABLE: Final = "HOOKWARE_DISPATCH"
 _MOST_SECONDS = 100 * 365 * 86_400
 
@@ -35,6 +39,9 @@ class Config:
         dispatch: run tasks in this process; False only stores them.
         foreground_first: let tasks wait where users of this process would feel them.
         queues: settings by queue name; a queue not named here has the defaults.
+        deferred_packages: the modules and packages whose functions may be deferred.
+        deferred_pickle_keys: what signs pickled calls: the first signs, all verify; none: there are no pickled calls.
+        codec: encodes payloads for the database; None: they are stored as they are.
     """
 
     concurrency: int = 10
@@ -51,6 +58,9 @@ class Config:
     dispatch: bool = True
     foreground_first: bool = True
     queues: Mapping[str, QueueSettings] = field(default_factory=dict)
+    deferred_packages: tuple[str, ...] = ()
+    deferred_pickle_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    codec: Codec | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "crash_limit", "max_body_bytes"):
@@ -71,6 +81,8 @@ class Config:
             split_base_url(self.base_url)
         except (ValueError, TypeError) as error:
             raise ConfigurationError(str(error)) from None
+        if self.codec is not None:
+            _check_codec(self.codec)
 
     def queue(self, name: str) -> QueueSettings:
         """Give the settings of the queue `name`."""
@@ -109,3 +121,47 @@ def _check(name: str, value: object, *, least: float) -> None:
         raise ConfigurationError(
             f"{name} must be a number of seconds from {least} to {_MOST_SECONDS} (100 years), got {value!r}"
         )
+
+
+def packages_of(packages: object) -> tuple[str, ...]:
+    """Give the packages whose functions may be deferred.
+
+    Raises:
+        ConfigurationError: they are not names of packages.
+    """
+    names = tuple(packages) if isinstance(packages, Iterable) and not isinstance(packages, str) else (None,)
+    for name in names:
+        if not is_module_name(name):
+            raise ConfigurationError(f'deferred_packages= takes names of packages, ["myapp.tasks"], got {packages!r}')
+    return names
+
+
+def pickle_keys_of(keys: object) -> tuple[bytes, ...]:
+    """Give the keys that sign pickled calls, of one, several or None.
+
+    Raises:
+        ConfigurationError: a key is too short, or not bytes.
+    """
+    several = tuple(keys) if isinstance(keys, list | tuple) else () if keys is None else (keys,)
+    for key in several:
+        if not isinstance(key, bytes) or len(key) < MIN_KEY_BYTES:
+            got = f"{len(key)} bytes" if isinstance(key, bytes) else type(key).__name__
+            raise ConfigurationError(
+                f"deferred_pickle_key= takes keys of at least {MIN_KEY_BYTES} bytes, got {got}: make one with "
+                f"secrets.token_bytes({MIN_KEY_BYTES})"
+            )
+    return several
+
+
+def _check_codec(codec: Codec) -> None:
+    name = getattr(codec, "name", None)
+    if (
+        not isinstance(name, str)
+        or not name
+        or not all(callable(getattr(codec, m, None)) for m in ("encode", "decode"))
+    ):
+        raise ConfigurationError(f"codec= takes an object with name, encode() and decode(), got {type(codec).__name__}")
+    try:
+        check_header(CODEC_HEADER, name)
+    except ValueError:
+        raise ConfigurationError(f"the codec's name {name!r} is refused: write a short name in ASCII") from None

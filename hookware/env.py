@@ -100,6 +100,11 @@ class _ThreadTicker:
                 _logger.exception("%s failed; it is tried again in %.1f s", self._thread.name, self._seconds)
 
 
+def new_nonce(byte_count: int) -> bytes:
+    """Give random bytes for cryptography: always real ones, also where a simulation has an `Env` of its own."""
+    return secrets.token_bytes(byte_count)
+
+
 def in_event_loop() -> bool:
     """Say whether this code runs on an event loop's own thread, which it must not block."""
     try:

@@ -22,6 +22,7 @@ Error, the root
 ├── SessionError
 │   ├── AmbiguousSessionError         two open sessions: say which with session=
 │   └── SecondWriterError             SQLite has one writer, and this request is already it
+├── SingularTaskFailure               raised by a deferred function: try again, quietly
 ├── TaskLeaseExpiredError             the task was given to another attempt; this one's writes are rolled back
 ├── TooManyTasksError
 ├── TransientError                    the database did not answer; adding again may work
@@ -126,6 +127,10 @@ class AmbiguousSessionError(SessionError):
 
 class SecondWriterError(SessionError):
     """A second session of one request wants to write to SQLite while the first one still does."""
+
+
+class SingularTaskFailure(Error):  # noqa: N818 - App Engine's name
+    """Raise it in a deferred function: the attempt has failed and the task is tried again, without a traceback."""
 
 
 class TaskLeaseExpiredError(Error):

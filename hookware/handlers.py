@@ -7,10 +7,12 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
+    Final,
     Generic,
     ParamSpec,
     Protocol,
@@ -31,6 +33,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from hookware.context import TaskContext, async_request_session, request_session, require_task
+from hookware.core.dotted import dotted_name, label_of, why_unnamed
 from hookware.core.url import canonical_url, split_url
 from hookware.delivery import delivery_in
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., object])
 I1 = TypeVar("I1", bound="Session | AsyncSession | Request | TaskContext")
 I2 = TypeVar("I2", bound="Session | AsyncSession | Request | TaskContext")
 
@@ -61,6 +65,9 @@ class TaskOptions(TypedDict, total=False):
     connection: "Connection | AsyncConnection"
     transactional: bool
 
+
+DEFERRED_URL: Final = "/_ah/queue/deferred"
+"""Where tasks go that call a function instead of a handler."""
 
 _OPTION_NAMES = frozenset(TaskOptions.__annotations__)
 _JOIN_OPTIONS = ("session", "connection", "transactional")
@@ -137,11 +144,27 @@ class TaskHandler(Generic[P, R]):
         headers = {**options.pop("headers", {}), "Content-Type": "application/json"}
         return Task(self.signature.write(args, values), url=self.url, headers=headers, **options), join
 
+    def check_session(self, *, is_async: bool) -> None:
+        """Refuse to ask for the other kind of session than the engine can give.
+
+        Raises:
+            ConfigurationError: it takes a Session and the engine is an AsyncEngine, or the reverse.
+        """
+        wrong, right = Injected.ASYNC_SESSION, Injected.SESSION
+        if is_async:
+            wrong, right = right, wrong
+        if self.signature.asks_for(wrong):
+            kind = "an AsyncEngine" if is_async else "a synchronous engine"
+            raise ConfigurationError(
+                f"task handler {self.signature.name} takes {wrong.with_article}, but Hookware was given {kind}: "
+                f"take {right.with_article}, or give Hookware the other engine"
+            )
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as an ASGI app."""
         request = Request(scope, receive)
         try:
-            response = _response(await self._run(await self._arguments(request)))
+            response = _response(await self.run(await self._arguments(request), request))
         except HTTPException as error:
             await PlainTextResponse(str(error.detail), error.status_code, error.headers)(scope, receive, send)
             if delivery_in(scope) is not None:
@@ -158,21 +181,27 @@ class TaskHandler(Generic[P, R]):
             if delivery_in(request.scope) is not None:
                 raise
             raise HTTPException(422, str(error)) from None
-        for name, injected in self.signature.injected.items():
-            arguments[name] = _inject(injected, request)
         return arguments
 
-    async def _run(self, arguments: dict[str, object]) -> object:
-        unit = current_unit.get()
-        if not self._is_async:
-            limiter = None if unit is None else unit.outbox.handler_limiter
-            # A plain function may wrap an async one, as a decorator does; trio wants its coroutine out of sight.
-            (result,) = await anyio.to_thread.run_sync(lambda: [self.function(**arguments)], limiter=limiter)
-        else:
-            if unit is not None and self.signature.asks_for(Injected.SESSION):
-                await unit.open_own_session()
-            result = self.function(**arguments)
-        return await result if isinstance(result, Awaitable) else result
+    async def run(self, arguments: Mapping[str, object], request: Request) -> object:
+        """Call the function with the task's arguments and what is injected; give what it returns."""
+        injected = {name: _inject(what, request) for name, what in self.signature.injected.items()}
+        function = partial(self.function, **arguments, **injected)
+        return await call(function, is_async=self._is_async, wants_session=self.signature.asks_for(Injected.SESSION))
+
+
+async def call(function: Callable[[], object], *, is_async: bool, wants_session: bool = False) -> object:
+    """Call a plain function in a thread and an async one here; give what it returns, awaited where it must be."""
+    unit = current_unit.get()
+    if not is_async:
+        limiter = None if unit is None else unit.outbox.handler_limiter
+        # A plain function may wrap an async one, as a decorator does; trio wants its coroutine out of sight.
+        (result,) = await anyio.to_thread.run_sync(lambda: [function()], limiter=limiter)
+    else:
+        if unit is not None and wants_session:
+            await unit.open_own_session()
+        result = function()
+    return await result if isinstance(result, Awaitable) else result
 
 
 def _inject(injected: Injected, request: Request) -> object:
@@ -211,6 +240,7 @@ class TaskRouter:
 
     def __init__(self) -> None:
         self._handlers: dict[str, TaskHandler[..., Any]] = {}
+        self._functions: dict[str, TaskHandler[..., Any]] = {}
 
     def __len__(self) -> int:
         return len(self._handlers)
@@ -244,9 +274,30 @@ class TaskRouter:
 
         return cast("_Decorator", register)
 
+    def deferred_function(self, function: F) -> F:
+        """Let a function be deferred; `hookware.deferred.function` does it in the default router.
+
+        Raises:
+            ConfigurationError: it has no name by which it could be called, or a parameter that no task can fill.
+        """
+        problem = why_unnamed(function)
+        if problem is not None:
+            raise ConfigurationError(f"{label_of(function)} cannot be deferred by its name: {problem}")
+        self._functions[dotted_name(function)] = TaskHandler(function, DEFERRED_URL, public=False)
+        return function
+
     def find(self, path: str) -> TaskHandler[..., Any] | None:
         """Give the handler of a decoded path, or None."""
         return self._handlers.get(path)
+
+    def find_function(self, name: str) -> TaskHandler[..., Any] | None:
+        """Give the function that is registered under a dotted name, or None."""
+        return self._functions.get(name)
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether functions are registered to be deferred."""
+        return bool(self._functions)
 
     def check_sessions(self, *, is_async: bool) -> None:
         """Refuse handlers that ask for the other kind of session than the engine can give.
@@ -254,16 +305,8 @@ class TaskRouter:
         Raises:
             ConfigurationError: a handler takes a Session and the engine is an AsyncEngine, or the reverse.
         """
-        wrong, right = (
-            (Injected.SESSION, Injected.ASYNC_SESSION) if is_async else (Injected.ASYNC_SESSION, Injected.SESSION)
-        )
-        for handler in self._handlers.values():
-            if handler.signature.asks_for(wrong):
-                kind = "an AsyncEngine" if is_async else "a synchronous engine"
-                raise ConfigurationError(
-                    f"task handler {handler.signature.name} takes {wrong.with_article}, but Hookware was given {kind}: "
-                    f"take {right.with_article}, or give Hookware the other engine"
-                )
+        for handler in [*self._handlers.values(), *self._functions.values()]:
+            handler.check_session(is_async=is_async)
 
 
 def _path(url: object) -> str:

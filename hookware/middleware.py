@@ -6,16 +6,17 @@
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio.abc import TaskGroup
 from sqlalchemy import URL, Engine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookware.arguments import checked_queue_name
-from hookware.config import Config, dispatches_here
+from hookware.config import Config, dispatches_here, packages_of, pickle_keys_of
+from hookware.core.codec import Codec
 from hookware.core.headers import strip_internal
 from hookware.core.queue import QueueSettings
 from hookware.core.retry import RetryOptions
@@ -25,7 +26,8 @@ from hookware.errors import ConfigurationError, Error
 from hookware.events import Events
 from hookware.exchange import serve_delivery, serve_request
 from hookware.foreground import Foreground
-from hookware.handlers import TaskRouter, default_router
+from hookware.functions import Functions
+from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
 from hookware.lifespan import Lifespan, fail_startup
 from hookware.processing import Processing, Storing
 from hookware.store.base import Inspector
@@ -78,6 +80,12 @@ class Hookware:
         listen: on PostgreSQL, hear at once of tasks that other processes add. If `engine` goes through a pooler in
             transaction mode, such as pgbouncer: a URL around it; or False, to find such tasks by `poll_seconds` alone.
         queues: settings of queues; those not named have the defaults.
+        deferred_packages: modules and packages all of whose functions `deferred.defer` may call, besides those that
+            `deferred.function` registers.
+        deferred_pickle_key: a secret of at least 32 bytes, or several of which the first signs: lets `deferred.defer`
+            take any callable and any arguments, as pickles. Who has the key, and writes to the database, can run any
+            code.
+        codec: encodes the payloads of tasks in the database, such as `hookware.encryption.AesGcm`.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
@@ -104,6 +112,9 @@ class Hookware:
         foreground_first: bool = True,
         listen: bool | URL | str = True,
         queues: Iterable[QueueSettings] = (),
+        deferred_packages: Iterable[str] = (),
+        deferred_pickle_key: bytes | Sequence[bytes] | None = None,
+        codec: Codec | None = None,
         router: TaskRouter | None = None,
         env: Env | None = None,
     ) -> None:
@@ -130,23 +141,31 @@ class Hookware:
                 dispatch=dispatches_here(dispatch),
                 foreground_first=foreground_first,
                 queues=_by_name(queues),
+                deferred_packages=packages_of(deferred_packages),
+                deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
+                codec=codec,
             )
-            url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL
-            self._outbox = Outbox(
-                url if engine is None else engine,
-                env=self._env,
-                config=self.config,
-                events=self.events,
-                on_begin=refuse_second_writer,
-                listen=listen,
-            )
+            self._outbox = self._outbox_on(engine, listen)
         except Error as error:
             if not _built_in_a_call():
                 raise
             self._refused = error
             return
+        self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
+        self._outbox.functions = self._functions
         self._foreground = Foreground(self._env, self.config)
         wake_on_commit(self._outbox)
+
+    def _outbox_on(self, engine: "Engine | AsyncEngine | URL | str | None", listen: bool | URL | str) -> Outbox:
+        url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL
+        return Outbox(
+            url if engine is None else engine,
+            env=self._env,
+            config=self.config,
+            events=self.events,
+            on_begin=refuse_second_writer,
+            listen=listen,
+        )
 
     @property
     def inspector(self) -> Inspector:
@@ -178,7 +197,7 @@ class Hookware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         delivery = delivery_in(scope)
-        handler = self._router.find(_route_path(scope))
+        handler = self._find(_route_path(scope))
         app = self.app if handler is None else handler.handle
         if delivery is not None:
             unit = UnitOfWork(self._outbox, delivery)
@@ -191,12 +210,18 @@ class Hookware:
                 await serve_request(app, unit, _cleaned(scope), receive, noting_send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._router.find(_route_path(scope)) is not None:
+        if self._find(_route_path(scope)) is not None:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
         _in_no_request()
         await self.app(_cleaned(scope), receive, send)
+
+    def _find(self, path: str) -> "TaskHandler[..., Any] | Functions | None":
+        handler = self._router.find(path)
+        if handler is None and path == DEFERRED_URL and self._functions.exist:
+            return self._functions
+        return handler
 
     async def _misplaced(self, scope: Scope) -> str | None:
         """Notice requests that come without a lifespan; say why no task may be added, if none may."""

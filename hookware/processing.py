@@ -5,9 +5,11 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from hookware.core.lifecycle import Outcome
+from hookware.core.lifecycle import Failed, Outcome
 from hookware.delivery import Delivery, Target, deliver
 from hookware.dispatcher import Dispatcher
+from hookware.encoding import decoded
+from hookware.errors import Error, PermanentTaskFailure, describe
 from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
@@ -121,6 +123,10 @@ class Processing:
         in_sqlite = self._outbox.write_lock is not None
         if self._outbox.keeps_snapshots or (delivery.is_again and not in_sqlite):
             await self._heartbeat.rest(delivery.task.lease)
+        try:
+            delivery.task = decoded(self._outbox.config.codec, delivery.task)
+        except Error as error:
+            return Failed(None, describe(error), permanent=isinstance(error, PermanentTaskFailure))
         return await self._deliver_into(delivery)
 
     async def _measure_lag(self) -> None:

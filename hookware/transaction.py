@@ -48,7 +48,7 @@ def enqueue(
         ConfigurationError: no Hookware serves this process, session or connection.
         TaskAlreadyExistsError: added at once, and the name is taken.
     """
-    outbox, unit = _outbox_for(session, connection)
+    outbox, unit = outbox_for(session, connection)
     tasks = [outbox.new_task(draft) for draft in drafts]
     if connection is not None:
         _insert_on(_sync_connection(connection), tasks, outbox)
@@ -72,7 +72,7 @@ async def enqueue_async(
     drafts: Sequence[Draft], *, session: object | None, connection: object | None, transactional: bool | None
 ) -> list[NewTask]:
     """Do the same without blocking the event loop, also where the task is inserted at once."""
-    outbox, unit = _outbox_for(session, connection)
+    outbox, unit = outbox_for(session, connection)
     if connection is not None and hasattr(connection, "sync_connection"):
         tasks = [outbox.new_task(draft) for draft in drafts]
         await connection.run_sync(_insert_on, tasks, outbox)  # type: ignore[attr-defined]  # an AsyncConnection
@@ -109,7 +109,13 @@ def _may_join(unit: UnitOfWork | None) -> bool:
     return unit is not None and (unit.collects or unit.joined_session() is not None)
 
 
-def _outbox_for(session: object | None, connection: object | None) -> tuple[Outbox, UnitOfWork | None]:
+def outbox_for(session: object | None, connection: object | None) -> tuple[Outbox, UnitOfWork | None]:
+    """Give the database that a task goes to, and the request that it is added in.
+
+    Raises:
+        ConfigurationError: no Hookware serves this process, session or connection.
+        SessionError: the session or connection is none.
+    """
     unit = current_unit.get()
     if unit is not None and unit.misplaced is not None:
         raise ConfigurationError(unit.misplaced)

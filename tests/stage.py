@@ -120,9 +120,13 @@ class Stage:
         """Claim every task away from whoever holds it, behind his back."""
         self._look.execute("UPDATE hookware_task SET fence = fence + 1")
 
-    async def close(self) -> None:
-        """Give every connection back."""
+    def close_blocking(self) -> None:
+        """Do so where there is no AsyncEngine."""
         self._look.close()
         self.sync_engine.dispose()
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        self.close_blocking()
         if self.async_engine is not None:
             await self.async_engine.dispose()

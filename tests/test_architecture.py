@@ -168,7 +168,7 @@ def test_all_is_exactly_what_is_public() -> None:
         for name, value in vars(hookware).items()
         if not name.startswith("_") and not (isinstance(value, ModuleType) and name in submodules)
     }
-    assert public | {"taskqueue"} == set(hookware.__all__)
+    assert public | {"deferred", "taskqueue"} == set(hookware.__all__)
     assert len(hookware.__all__) == len(set(hookware.__all__))
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from hookware.config import Config
 from hookware.core.task import Draft, NewTask
+from hookware.encoding import encoded
 from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
 from hookware.errors import (
     ConfigurationError,
@@ -57,6 +58,7 @@ class Outbox:
         seen: whether a lifespan has passed through.
         running: whether it still runs; None before it began.
         under_way: how many requests and tasks are on their way through the app.
+        functions: what `hookware.deferred` may call here; None: nothing.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Outbox:
         self.seen = False
         self.running: bool | None = None
         self.under_way = 0
+        self.functions: object | None = None
         self._said: set[str] = set()
         self._prepared = False
         self._preparing = anyio.Lock()
@@ -158,7 +161,7 @@ class Outbox:
             )
 
     def new_task(self, draft: Draft) -> NewTask:
-        """Give a draft its id and the configured defaults."""
+        """Give a draft its id and the configured defaults, and its body the form in which it is stored."""
         size = len(draft.body)
         if size > self.config.max_body_bytes:
             raise TaskTooLargeError(
@@ -168,7 +171,7 @@ class Outbox:
         deadline_us = draft.deadline_us
         if deadline_us is None:
             deadline_us = int(self.config.dispatch_deadline_seconds * 1_000_000)
-        return NewTask(
+        task = NewTask(
             id=self.env.new_id(),
             queue_name=draft.queue_name,
             name=draft.name,
@@ -184,6 +187,7 @@ class Outbox:
             tag=draft.tag,
             depth=draft.depth,
         )
+        return encoded(self.config.codec, task)
 
     async def prepare(self) -> None:
         """Make the tables if asked to, and test that the user's engine can roll back; once.
