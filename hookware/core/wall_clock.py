@@ -6,12 +6,11 @@ Instants are whole microseconds since the epoch; wall times are datetimes withou
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
-DAY_US = 86_400_000_000
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - what the wall shows has no zone
-_FIRST_US = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_LAST_US = (datetime(9999, 12, 29, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_FIRST_US = (datetime(1, 1, 8, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST_US = (datetime(9999, 12, 24, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LARGEST_STEP_US = 26 * 3_600_000_000
 """No clock was ever set by more than a day; the rest is reserve."""
 
@@ -62,13 +61,17 @@ def next_instant(after_us: int, zone: tzinfo, next_wall: NextWall) -> int | None
     A time that the clock skips gives no instant, one that it shows twice gives two. None: there is none any more.
     """
     at_us = clamped(after_us)
+    if not is_representable(at_us):
+        return None
     wall = wall_at(at_us, zone)
-    while is_representable(at_us):
+    while True:
         offset_us = _offset_us(at_us, zone)
         found = next_wall(wall)
         if found is None:
             return None
         found_us = (found - _WALL_EPOCH) // _MICROSECOND - offset_us
+        if not is_representable(found_us):
+            return None
         near_us = min(found_us, at_us + _LARGEST_STEP_US)
         if (change_us := _change(at_us, near_us, zone)) is not None:
             at_us = change_us
@@ -78,8 +81,7 @@ def next_instant(after_us: int, zone: tzinfo, next_wall: NextWall) -> int | None
         else:
             # Until a day before the next match the wall cannot show it, however the clock is set in between.
             at_us = max(near_us, found_us - _LARGEST_STEP_US)
-            wall = wall_at(at_us, zone) if is_representable(at_us) else found
-    return None
+            wall = wall_at(at_us, zone)
 
 
 def _early(wall: datetime, zone: tzinfo) -> int:
@@ -92,8 +94,6 @@ def _offset_us(us: int, zone: tzinfo) -> int:
 
 def _change(after_us: int, until_us: int, zone: tzinfo) -> int | None:
     """Give the first instant in (after, until] whose offset is not that of `after_us`; None if the ends agree."""
-    if not is_representable(until_us):
-        return None
     before = _offset_us(after_us, zone)
     if _offset_us(until_us, zone) == before:
         return None
