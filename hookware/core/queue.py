@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hookware.core.retry import DEFAULT_RETRY, RetryOptions
 
@@ -11,10 +12,25 @@ DEFAULT_QUEUE = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
-    """What is configured for one queue."""
+    """What is configured for one queue.
+
+    Attributes:
+        name: the queue's name.
+        retry: the retry options of its tasks that have none of their own.
+        rate: tasks per second; None: no limit, 0: paused.
+        bucket_size: how many tasks may start at once after a pause; less than 1 counts as 1.
+        max_concurrent_requests: how many may run at once; None: no limit.
+        mode: whether tasks are pushed to handlers, or pulled by workers.
+        target: App Engine's version or module; without effect.
+    """
 
     name: str = DEFAULT_QUEUE
     retry: RetryOptions = DEFAULT_RETRY
+    rate: float | None = None
+    bucket_size: int = 5
+    max_concurrent_requests: int | None = None
+    mode: Literal["push", "pull"] = "push"
+    target: str | None = None
 
 
 def share_slots(waiting_counts: Mapping[str, int], slots: int) -> dict[str, int]:
