@@ -34,6 +34,7 @@ OPTIONAL_MODULES = {  # they need extras
     "hookware.cli",
     "hookware.crontab",
     "hookware.store.sql.async_runner",
+    "hookware.yaml_nodes",
     "sqlalchemy.ext.asyncio",
     "sqlmodel.ext.asyncio.session",
 }
