@@ -1,6 +1,7 @@
 """Which language a schedule is written in, and in which time zone: `schedule("every day 09:00", "Europe/Berlin")`."""
 
 import re
+from datetime import UTC, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -43,12 +44,14 @@ def schedule(text: str, timezone: str = "UTC") -> Schedule:
 
 
 @lru_cache(maxsize=256)
-def _zone(name: str) -> ZoneInfo:
-    """Give a time zone by its name."""
+def _zone(name: str) -> tzinfo:
+    """Give a time zone by its name; UTC is there even where no time zones are."""
+    if name == "UTC":
+        return UTC
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError) as error:
-        if name == "UTC" or not available_timezones():
+        if not available_timezones():
             raise InvalidScheduleError(
                 f"the time zone {name!r} is not known, because this system has no time zones: pip install tzdata"
             ) from error

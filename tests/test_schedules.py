@@ -1,5 +1,10 @@
 """Which language a schedule is written in, and in which time zone."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from hookware.core.schedule import Days, Grid, Interval
@@ -66,3 +71,18 @@ def test_an_unknown_time_zone_is_refused(name: str) -> None:
 def test_a_time_zone_must_be_text() -> None:
     with pytest.raises(InvalidScheduleError, match="the time zone 5 is not known"):
         schedule("every 5 minutes", 5)  # type: ignore[arg-type] # what the test is about
+
+
+@pytest.mark.slow
+def test_a_system_without_time_zones_has_utc_and_is_told_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["tzdata"] = None
+from hookware.schedules import schedule
+assert schedule("every day 09:00").next_after(0) == 9 * 3600 * 10**6
+schedule("every day 09:00", "Europe/Berlin")
+"""
+    command, root = [sys.executable, "-c", code], Path(__file__).parent.parent
+    env = {**os.environ, "PYTHONTZPATH": ""}
+    result = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert "because this system has no time zones: pip install tzdata" in result.stderr

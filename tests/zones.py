@@ -14,7 +14,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
-YEARS = (1988, 2009, 2026, 2041)
+YEARS = (1988, 2026, 2041)
 
 
 def wall_at(us: int, zone: ZoneInfo) -> datetime:
@@ -74,16 +74,17 @@ class Window:
         return next((self.begin_us + i * MINUTE_US for i, wall in enumerate(self.walls) if wall >= target), None)
 
 
-def window(zone: ZoneInfo, change_us: int, hours: int = 50) -> Window:
+def window(zone: ZoneInfo, change_us: int, hours: int) -> Window:
     begin_us = change_us - hours * HOUR_US
     walls = tuple(wall_at(begin_us + i * MINUTE_US, zone) for i in range(2 * hours * 60))
     return Window(zone, begin_us, walls)
 
 
-def windows(year: int) -> Iterator[Window]:
+def windows(year: int, hours: int) -> Iterator[Window]:
+    """Give a window of so many hours before and after every change of a year."""
     for name in changing_zones(year):
         zone = ZoneInfo(name)
-        yield from (window(zone, change_us) for change_us in changes(zone, year))
+        yield from (window(zone, change_us, hours) for change_us in changes(zone, year))
 
 
 def walk(schedule: Schedule, begin_us: int, end_us: int) -> list[int]:
@@ -96,7 +97,7 @@ def walk(schedule: Schedule, begin_us: int, end_us: int) -> list[int]:
     return found
 
 
-def around(here: Window, hours: int = 26) -> tuple[int, int]:
+def around(here: Window, hours: int) -> tuple[int, int]:
     middle_us = here.begin_us + len(here.walls) // 2 * MINUTE_US
     return middle_us - hours * HOUR_US, middle_us + hours * HOUR_US
 

@@ -210,6 +210,23 @@ def test_schedules_that_seldom_come_due(text: str, start: str, matches: list[str
     assert texts_after(parse_schedule(text, UTC), start, len(matches)) == matches
 
 
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        (
+            "15 of quarter 09:00",
+            ["2026-04-15T13:00:00", "2026-07-15T13:00:00", "2026-10-15T13:00:00", "2027-01-15T14:00:00"],
+        ),
+        ("first mon of jul,dec 00:00", ["2026-07-06T04:00:00", "2026-12-07T05:00:00", "2027-07-05T04:00:00"]),
+        ("8 of mar 02:30", ["2027-03-08T07:30:00", "2028-03-08T07:30:00"]),  # in 2026 the clock skips it
+        ("1 of nov 01:30", ["2026-11-01T05:30:00", "2026-11-01T06:30:00", "2027-11-01T05:30:00"]),
+    ],
+)
+def test_far_times_are_those_of_the_clock_of_their_season(text: str, matches: list[str]) -> None:
+    schedule = parse_schedule(text, ZoneInfo("America/New_York"))
+    assert texts_after(schedule, "2026-01-15T14:00:00", len(matches)) == matches
+
+
 @pytest.mark.parametrize("text", ["29 of feb 06:00", "every 5 mins from 1:00 to 2:00", "every 5 mins synchronized"])
 def test_when_the_dates_end_there_is_no_next_time(text: str) -> None:
     schedule = parse_schedule(text, ZoneInfo("America/New_York"))
