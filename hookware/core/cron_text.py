@@ -23,7 +23,7 @@ _MONTHS: Final = (
     *("jul(y)?", "aug(ust)?", "sep(tember)?", "oct(ober)?", "nov(ember)?", "dec(ember)?"),
 )
 _ORDINALS: Final = ("1st|first", "2nd|second", "3rd|third", "4th|fourth", "5th|fifth")
-_WORDS: Final = (
+_WORDS: Final = (  # `month` before `mon`: the first that matches counts
     *((word, word, 0) for word in ("synchronized", "quarter", "month", "every", "from", "day", "of", "to")),
     *(("weekday", rule, day) for day, rule in enumerate(_WEEKDAYS)),
     *(("month name", rule, number) for number, rule in enumerate(_MONTHS, start=1)),
@@ -187,7 +187,7 @@ class _Parser:
     def _split(self) -> Iterable[_Token]:
         position = _end_of(_SPACE, self._text, 0)
         while position < len(self._text):
-            token, end = _longest(self._text, position)
+            token, end = _token(self._text, position)
             if token is None:
                 self._refuse(position, "this word is not part of the language")
             yield token
@@ -205,17 +205,15 @@ class _Parser:
 _WANTED = {"end": "the end", "time": "a time from 0:00 to 23:59", "number": "a number", "comma": "','"}
 
 
-def _longest(text: str, position: int) -> tuple[_Token | None, int]:
+def _token(text: str, position: int) -> tuple[_Token | None, int]:
     if match := _TIME.match(text, position):
         return _Token("time", int(match[1]) * 60 + int(match[2]), position), match.end()
-    found: tuple[_Token | None, int] = (None, position)
     for kind, rule, value in _WORD_RULES:
-        match = rule.match(text, position)
-        if match and match.end() > found[1]:
-            found = _Token(kind, value, position), match.end()
-    if found[0] is None and (match := _NUMBER.match(text, position)):
+        if match := rule.match(text, position):
+            return _Token(kind, value, position), match.end()
+    if match := _NUMBER.match(text, position):
         return _Token("number", int(match[0]), position), match.end()
-    return found
+    return None, position
 
 
 def _end_of(rule: re.Pattern[str], text: str, position: int) -> int:

@@ -79,9 +79,9 @@ class Grid:
         return min(at for at in self._near(start, self.end) if at >= start)
 
     def _near(self, us: int, minute: int) -> list[int]:
-        """Give when the clock shows a time of day on the days around an instant; one day may be skipped whole."""
+        """Give when the clock shows a time of day around an instant; tomorrow's may have passed, if it was set back."""
         today = wall_at(us, self.zone).date()
-        days = (today + timedelta(days=days) for days in range(-2, 3))
+        days = (today + timedelta(days=days) for days in range(-1, 3))
         return [instant_from(_at(day, minute), self.zone) for day in days]
 
 

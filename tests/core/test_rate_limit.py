@@ -71,6 +71,14 @@ def test_a_clock_that_goes_back_makes_no_tokens(rate: float, size: int, steps: l
     assert total <= rate * (latest_us - START_US) / SECOND_US + size + 1e-6
 
 
+def test_a_clock_that_goes_back_takes_nothing_either() -> None:
+    bucket = take(full(5, START_US), 3, 1.0, 5, START_US)
+    assert available(bucket, 1.0, 5, START_US - 3600 * SECOND_US) == 2
+    emptied = take(bucket, 2, 1.0, 5, START_US - 3600 * SECOND_US)
+    assert available(emptied, 1.0, 5, START_US) == 0
+    assert available(emptied, 1.0, 5, START_US + SECOND_US) == 1
+
+
 @given(st.lists(st.tuples(st.just(0.0) | rates, st.integers(-3, 100), waits_us), max_size=40))
 def test_rate_and_size_may_change_at_any_time(steps: list[tuple[float, int, int]]) -> None:
     bucket, now_us = full(5, START_US), START_US

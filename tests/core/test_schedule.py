@@ -211,6 +211,19 @@ def test_schedules_that_seldom_come_due(text: str, start: str, matches: list[str
 
 
 @pytest.mark.parametrize(
+    ("text", "start", "matches"),
+    [
+        ("every 1 hours from 8:00 to 9:00", "2026-01-01T08:00:00", ["2026-01-01T09:00:00", "2026-01-02T08:00:00"]),
+        ("every 1 hours from 8:01 to 9:00", "2026-01-01T08:01:00", ["2026-01-02T08:01:00"]),
+        ("every 5 mins from 9:00 to 9:00", "2026-01-01T08:00:00", ["2026-01-01T09:00:00", "2026-01-02T09:00:00"]),
+        ("every 36 hours from 9:00 to 8:59", "2026-01-01T08:00:00", ["2026-01-01T09:00:00", "2026-01-02T09:00:00"]),
+    ],
+)
+def test_the_end_of_a_grid_belongs_to_it(text: str, start: str, matches: list[str]) -> None:
+    assert texts_after(parse_schedule(text, UTC), start, len(matches)) == matches
+
+
+@pytest.mark.parametrize(
     ("text", "matches"),
     [
         (

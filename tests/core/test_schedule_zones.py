@@ -74,6 +74,16 @@ def grid(here: Window, period: int, start: int, end: int | None) -> list[int]:
     return points
 
 
+def test_a_clock_that_is_set_back_over_midnight_begins_the_new_day_once() -> None:
+    zone = ZoneInfo("America/St_Johns")  # in 2010 from 0:01 to 23:01
+    here = window(zone, changes(zone, 2010)[1], hours=50)
+    begin_us, end_us = around(here, hours=26)
+    schedule, points = parse_schedule("every 6 hours synchronized", zone), grid(here, 360, 0, None)
+    assert walk(schedule, begin_us, end_us) == between(points, begin_us, end_us)
+    for us in range(*around(here, hours=3), MINUTE_US):
+        assert schedule.next_after(us) == min(point for point in points if point > us)
+
+
 @pytest.mark.parametrize(("name", "year"), SKIPPED_DAYS)
 def test_a_day_that_is_skipped_whole_has_no_times(name: str, year: int) -> None:
     zone = ZoneInfo(name)
