@@ -116,6 +116,7 @@ def test_an_error_of_a_mapping_has_a_place_and_no_line() -> None:
             "queue:\n- name: q\n  retry_parameters:\n    foo: 1\n",
             "line 4: queue[0].retry_parameters.foo: the key 'foo'",
         ),
+        ("queue:\n- name: q\n  retry_parameters:\n  - 5\n", "line 3: queue[0].retry_parameters: expected keys"),
         ("queue:\n- name: q\n  name: r\n", "line 3: the key 'name' is there twice"),
         ("queue: []\nqueue: []\n", "line 2: the key 'queue' is there twice"),
         ("queue:\n---\nqueue:\n", "line 2: a second document begins"),

@@ -5,9 +5,10 @@ Source: `croninfo` of the App Engine SDK.
 
 import re
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from hookware.core.retry import RetryOptions
+from hookware.core.schedule import Schedule
 from hookware.core.url import canonical_url
 from hookware.core.yaml_values import (
     Path,
@@ -124,17 +125,6 @@ def _deadline(value: object, path: Path) -> float:
     return found
 
 
-class Times(Protocol):
-    """What of a schedule decides about firing."""
-
-    @property
-    def counts_from_end(self) -> bool:
-        """True: the next time counts from the end of the previous run."""
-
-    def next_after(self, us: int) -> int | None:
-        """Give the first time after `us`."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
     """What is to be done about one entry now.
@@ -149,7 +139,7 @@ class Firing:
     next_us: int | None
 
 
-def firing(schedule: Times, next_us: int | None, now_us: int, grace_us: int) -> Firing:
+def firing(schedule: Schedule, next_us: int | None, now_us: int, grace_us: int) -> Firing:
     """Decide whether an entry runs now: for the latest time that has passed, if that is no older than the grace.
 
     Times before it are not made up for. A stored time that the schedule does not know, having been changed, only
@@ -163,20 +153,18 @@ def firing(schedule: Times, next_us: int | None, now_us: int, grace_us: int) -> 
     """
     if next_us is None or next_us > now_us:
         return Firing(fire_us=None, next_us=next_us)
-    latest_us, later_us = (_latest_from_end if schedule.counts_from_end else _latest)(
-        schedule, next_us, now_us, grace_us
-    )
+    latest_us, later_us = (_latest_from_end if schedule.counts_from_end else _latest)(schedule, next_us, now_us)
     is_due = latest_us is not None and now_us - latest_us <= grace_us
     return Firing(fire_us=latest_us if is_due else None, next_us=later_us)
 
 
-def _latest(schedule: Times, next_us: int, now_us: int, grace_us: int) -> tuple[int | None, int | None]:
-    """Give the last time from max(next, now - grace) to now, and the first one after it."""
-    low_us, high_us = max(next_us, now_us - max(0, grace_us)) - 1, now_us
+def _latest(schedule: Schedule, next_us: int, now_us: int) -> tuple[int | None, int | None]:
+    """Give the last time from the stored one to now, and the first one after now."""
+    low_us, high_us = next_us - 1, now_us
     first_us = schedule.next_after(low_us)
     if not _has_passed(first_us, now_us):
         return None, first_us
-    # The last instant after which a time still comes by now; with a few steps even over a year of minutes.
+    # Halving finds the last instant after which a time still comes by now: a year of minutes takes 45 steps.
     while high_us - low_us > 1:
         middle_us = (low_us + high_us) // 2
         if _has_passed(schedule.next_after(middle_us), now_us):
@@ -190,9 +178,8 @@ def _has_passed(at_us: int | None, now_us: int) -> bool:
     return at_us is not None and at_us <= now_us
 
 
-def _latest_from_end(schedule: Times, next_us: int, now_us: int, grace_us: int) -> tuple[int | None, int | None]:
+def _latest_from_end(schedule: Schedule, next_us: int, now_us: int) -> tuple[int | None, int | None]:
     """Go on from the stored time by the interval, as if each run had ended at once."""
-    del grace_us
     after_us = schedule.next_after(next_us)
     if after_us is None or after_us > now_us:
         return next_us, after_us

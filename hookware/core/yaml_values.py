@@ -1,6 +1,5 @@
 """Values from a YAML file or a mapping, checked one by one; an error knows by its path where the value stands."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -107,7 +106,7 @@ def _converted(value: object, kind: type[int] | type[float], says: str, path: Pa
 
 
 def _ranged(number: float, path: Path) -> float:
-    if math.isnan(number) or not 0 <= number <= _MOST_NUMBER:
+    if not 0 <= number <= _MOST_NUMBER:
         raise SettingError(path, f"{_key(path)} {shown(number)} is refused: it must be from 0 to 1e9")
     return number
 
