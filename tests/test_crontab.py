@@ -133,9 +133,10 @@ def test_it_moves_on_from_every_instant(us: int, text: str) -> None:
     assert next_us is None or next_us > us
 
 
-@pytest.mark.parametrize("text", ["0 0 1 1 *", "*/5 * * * *"])
-def test_when_the_dates_end_there_is_no_next_time(text: str) -> None:
-    assert CronExpression(text=text).next_after(us_of("9999-12-31T12:00:00")) is None
+@pytest.mark.parametrize("text", ["0 0 1 1 *", "*/5 0 1 1 *", "0 0 29 2 *", "0 0 * * mon#5", "0 23 31 12 *"])
+@pytest.mark.parametrize("start", ["9999-12-23T23:59:00", "9999-12-31T12:00:00"])
+def test_when_the_dates_end_there_is_no_next_time(text: str, start: str) -> None:
+    assert CronExpression(text=text).next_after(us_of(start)) in {None, us_of("9999-12-31T23:00:00")}
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ class Window:
     zone: ZoneInfo
     begin_us: int
     walls: tuple[datetime, ...]
+    latest: tuple[datetime, ...]  # shown until then
 
     @property
     def length_us(self) -> int:
@@ -66,18 +67,19 @@ class Window:
     def instants(self, matches: Callable[[datetime], bool]) -> list[int]:
         return [self.begin_us + i * MINUTE_US for i, wall in enumerate(self.walls) if matches(wall)]
 
-    def first_past(self, day: date, minute: int) -> int | None:
+    def first_past(self, day: date, minute_of_day: int) -> int | None:
         """Give the first instant at which the wall clock is at or past a time of a day."""
-        target = datetime(day.year, day.month, day.day, minute // 60, minute % 60)  # noqa: DTZ001 - a wall clock's
+        target = datetime(day.year, day.month, day.day, minute_of_day // 60, minute_of_day % 60)  # noqa: DTZ001 - a wall clock's
         if self.walls[0] >= target:
             return None
-        return next((self.begin_us + i * MINUTE_US for i, wall in enumerate(self.walls) if wall >= target), None)
+        minute = bisect.bisect_left(self.latest, target)
+        return self.begin_us + minute * MINUTE_US if minute < len(self.walls) else None
 
 
 def window(zone: ZoneInfo, change_us: int, hours: int) -> Window:
     begin_us = change_us - hours * HOUR_US
     walls = tuple(wall_at(begin_us + i * MINUTE_US, zone) for i in range(2 * hours * 60))
-    return Window(zone, begin_us, walls)
+    return Window(zone, begin_us, walls, tuple(itertools.accumulate(walls, max)))
 
 
 def windows(year: int, hours: int) -> Iterator[Window]:
