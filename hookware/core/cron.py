@@ -26,7 +26,6 @@ from hookware.core.yaml_values import (
 _URL: Final = re.compile(r"/.*")
 _DESCRIPTION: Final = re.compile(r".{0,499}")
 _TARGET: Final = re.compile(r"((?!-)[a-z\d-]{1,100}[.:])?(?!-)[a-z\d-]{1,100}", re.ASCII)
-_DEADLINE: Final = re.compile(r"[0-9]+(\.[0-9]*)?s", re.ASCII)
 _MOST_DEADLINE_SECONDS: Final = 86_400
 _ENTRY_KEYS: Final = (
     *("url", "schedule", "timezone", "description", "target", "retry_parameters", "attempt_deadline"),
@@ -111,7 +110,7 @@ def _retry(value: object, path: Path) -> RetryOptions:
     shortest, longest = (fields.get(key) for key in ("min_backoff_seconds", "max_backoff_seconds"))
     return RetryOptions(
         task_retry_limit=None if limit is None else count(limit, (*path, "job_retry_limit")),
-        task_age_limit=None if age is None else age_seconds(age, (*path, "job_age_limit")),
+        task_age_limit=None if age is None else age_seconds(age, (*path, "job_age_limit"), least=0),
         min_backoff_seconds=None if shortest is None else seconds(shortest, (*path, "min_backoff_seconds")),
         max_backoff_seconds=None if longest is None else seconds(longest, (*path, "max_backoff_seconds")),
         max_doublings=None if doublings is None else count(doublings, (*path, "max_doublings")),
@@ -119,9 +118,15 @@ def _retry(value: object, path: Path) -> RetryOptions:
 
 
 def _deadline(value: object, path: Path) -> float:
-    found = float(matched(value, _DEADLINE, "write seconds, as in 30s", path)[:-1])
+    text = value.strip() if isinstance(value, str) else ""
+    try:
+        found = float(text.removesuffix("s")) if text.endswith("s") else 0.0
+    except ValueError:
+        found = 0.0
     if not 0 < found <= _MOST_DEADLINE_SECONDS:
-        raise SettingError(path, f"attempt_deadline {shown(value)} is refused: it must be more than 0s, up to 86400s")
+        raise SettingError(
+            path, f"attempt_deadline {shown(value)} is refused: write seconds, more than 0s and up to 86400s, as in 30s"
+        )
     return found
 
 

@@ -75,15 +75,15 @@ def seconds(value: object, path: Path) -> float:
     return _ranged(_converted(value, float, "a number of seconds", path), path)
 
 
-def age_seconds(value: object, path: Path) -> int:
-    """Give an age such as `2d` or `1.5h` in whole seconds, at least one."""
+def age_seconds(value: object, path: Path, *, least: int = 1) -> int:
+    """Give an age such as `2d` or `1.5h` in whole seconds."""
     text, says = str(value), "write a number and one of s, m, h, d, as in 1.5h"
     unit = _UNIT_SECONDS.get(text[-1:])
     if unit is None or not isinstance(value, str):
         raise SettingError(path, f"{_key(path)} {shown(value)} is refused: {says}")
     number = _converted(text[:-1], float, says, path)
-    if not 1 <= number * unit <= _MOST_NUMBER:
-        raise SettingError(path, f"{_key(path)} {shown(value)} is refused: it must be from 1 second to 1e9 seconds")
+    if not least <= number * unit <= _MOST_NUMBER:
+        raise SettingError(path, f"{_key(path)} {shown(value)} is refused: it must be from {least} to 1e9 seconds")
     return int(number * unit)
 
 

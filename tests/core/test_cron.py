@@ -49,6 +49,20 @@ def test_an_entry_needs_a_url_and_a_schedule() -> None:
     assert cron_entries({"cron": None}) == cron_entries({}) == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "found"), [("30s", 30), ("0.5s", 0.5), ("1e2s", 100), (" 5 s ", 5), ("86400s", 86_400)]
+)
+def test_attempt_deadlines(text: str, found: float) -> None:
+    (entry,) = cron_entries({"cron": [{"url": "/", "schedule": "every day 00:00", "attempt_deadline": text}]})
+    assert entry.attempt_deadline_seconds == found
+
+
+def test_retry_parameters_may_be_zero() -> None:
+    retry = {"job_retry_limit": 0, "job_age_limit": "0s", "max_backoff_seconds": 0}
+    (entry,) = cron_entries({"cron": [{"url": "/", "schedule": "every day 00:00", "retry_parameters": retry}]})
+    assert entry.retry == RetryOptions(task_retry_limit=0, task_age_limit=0, max_backoff_seconds=0)
+
+
 def test_the_name_changes_with_what_makes_it_another_entry() -> None:
     entry = CronEntry(url="/a", schedule="every day 00:00")
     assert entry.name == CronEntry(url="/a", schedule="every day 00:00", description="new").name
@@ -82,7 +96,7 @@ def test_the_name_changes_with_what_makes_it_another_entry() -> None:
         ({"retry_parameters": {"max_doublings": "x"}}, ("retry_parameters", "max_doublings")),
         *(
             ({"attempt_deadline": each}, ("attempt_deadline",))
-            for each in ("30", 30, "0s", "86401s", "1m", "nans", "-1s")
+            for each in ("30", 30, "0s", "86401s", "1m", "nans", "-1s", "infs", "s", "xs")
         ),
     ],
 )
