@@ -9,6 +9,7 @@ Error, the root
 ├── InvalidQueueError
 │   └── InvalidQueueNameError
 ├── InvalidQueueModeError             a pull task: there are no pull queues yet
+├── InvalidScheduleError              also a ValueError: no schedule, or no time zone
 ├── InvalidTagError
 ├── InvalidTaskError
 │   ├── InvalidEtaError
@@ -69,6 +70,10 @@ class InvalidQueueNameError(InvalidQueueError):
 
 class InvalidQueueModeError(Error):
     """The task is for another kind of queue: a pull task, where only push queues exist."""
+
+
+class InvalidScheduleError(Error, ValueError):
+    """The text is not a schedule, or the time zone is not known."""
 
 
 class InvalidTagError(Error):

@@ -32,7 +32,9 @@ MOST_TEST_FILE_LINES = 700
 NAMES_OF_OTHERS = {"anyio_backend"}
 OPTIONAL_MODULES = {  # they need extras
     "hookware.cli",
+    "hookware.crontab",
     "hookware.store.sql.async_runner",
+    "hookware.yaml_nodes",
     "sqlalchemy.ext.asyncio",
     "sqlmodel.ext.asyncio.session",
 }

@@ -396,7 +396,7 @@ def run(script: str, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_importing_hookware_imports_nothing_of_an_extra(tmp_path: Path) -> None:
-    extras = "'greenlet', 'aiosqlite', 'sqlalchemy.ext.asyncio', 'sqlmodel.ext.asyncio.session'"
+    extras = "'greenlet', 'aiosqlite', 'sqlalchemy.ext.asyncio', 'sqlmodel.ext.asyncio.session', 'cronsim', 'yaml'"
     script = f"""
 import sys
 from hookware import Hookware

@@ -6,7 +6,7 @@ from typing import Final
 
 from hookware.core import rate_limit
 from hookware.core.queue import QueueSettings
-from hookware.core.rate_limit import TOKEN, Bucket
+from hookware.core.rate_limit import Bucket
 
 NO_LIMIT: Final = 2**31
 
@@ -31,12 +31,12 @@ class Allowance:
     ready_us: int | None = None
     bucket: Bucket | None = None
 
-    def left(self, taken: int, rate: float | None) -> "Allowance":
+    def left(self, taken: int, settings: QueueSettings, now_us: int) -> "Allowance":
         """Give what is allowed after `taken` have begun."""
-        if self.bucket is None or rate is None:
+        if self.bucket is None or settings.rate is None:
             return replace(self, count=self.count - taken)
-        bucket = rate_limit.take(self.bucket, taken)
-        return Allowance(self.count - taken, rate_limit.ready_us(bucket, rate), bucket)
+        bucket = rate_limit.take(self.bucket, taken, settings.rate, settings.bucket_size, now_us)
+        return Allowance(self.count - taken, _ready_us(bucket, settings.rate, settings.bucket_size, now_us), bucket)
 
 
 def effective(settings: QueueSettings, state: QueueState) -> QueueSettings:
@@ -53,8 +53,12 @@ def allowance(settings: QueueSettings, state: QueueState, running_count: int, no
         count = max(0, settings.max_concurrent_requests - running_count)
     if settings.rate is None:
         return Allowance(count)
-    bucket = rate_limit.refilled(state.bucket, settings.rate, settings.bucket_size, now_us)
-    if settings.rate <= 0:
-        return Allowance(0, None, bucket)
-    ready_us = rate_limit.ready_us(bucket, settings.rate)
-    return Allowance(min(count, bucket.tokens // TOKEN), None if count == 0 else ready_us, bucket)
+    rate, size = settings.rate, settings.bucket_size
+    bucket = rate_limit.refill(state.bucket or rate_limit.full(size, now_us), rate, size, now_us)
+    ready_us = None if count == 0 else _ready_us(bucket, rate, size, now_us)
+    return Allowance(min(count, rate_limit.available(bucket, rate, size, now_us)), ready_us, bucket)
+
+
+def _ready_us(bucket: Bucket, rate: float, size: int, now_us: int) -> int | None:
+    wait_us = rate_limit.ready_us(bucket, rate, size, now_us)
+    return None if wait_us is None else now_us + wait_us

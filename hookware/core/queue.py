@@ -20,7 +20,7 @@ class QueueSettings:
         name: the queue.
         retry: how its tasks are tried again, where they do not say.
         rate: how many attempts may begin in a second, in all processes together; None: no limit, 0: none at all.
-        bucket_size: how many may begin at once after a quiet time, where there is a rate.
+        bucket_size: how many may begin at once after a quiet time, where there is a rate; less than 1 counts as 1.
         max_concurrent_requests: how many may run at once, in all processes together; None: no limit.
         mode: "push": tasks are delivered; "pull": they are leased by whoever asks.
         target: accepted, without effect: every task goes to this app.

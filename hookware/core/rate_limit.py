@@ -1,47 +1,73 @@
-"""A token bucket in whole numbers: nothing drifts, whoever refills it and however often."""
+"""How often may a queue start a task: a token bucket in whole numbers, so that nothing drifts.
 
-from typing import Final, NamedTuple
+A bucket holds up to `size` tokens, is refilled evenly at `rate` tokens per second, and each start takes one.
+Source: App Engine's `rate` and `bucket_size`.
+"""
 
-SECOND_US: Final = 1_000_000
-TOKEN: Final = 1_000_000
-"""A whole token, in the unit in which a bucket counts."""
+from dataclasses import dataclass
+
+TOKEN = 10**12
+"""One token in the unit that a bucket counts in; a BIGINT holds nine million of them."""
+
+_SECOND_US = 1_000_000
 
 
-class Bucket(NamedTuple):
-    """Tokens in millionths, as they were at `refilled_us`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """What a bucket held (in units of a `TOKEN`-th) at a time; both are whole numbers, to be stored as they are."""
 
     tokens: int
     refilled_us: int
 
 
-def refilled(bucket: Bucket | None, rate: float, size: int, now_us: int) -> Bucket:
-    """Give the bucket as it is now; None is a full one. A clock that goes back mints nothing."""
-    full = max(1, size) * TOKEN
-    if bucket is None:
-        return Bucket(full, now_us)
-    if now_us <= bucket.refilled_us:
-        return Bucket(min(bucket.tokens, full), bucket.refilled_us)
-    per_second = _per_second(rate)
-    gained = (now_us - bucket.refilled_us) * per_second // SECOND_US
-    if bucket.tokens + gained >= full:
-        return Bucket(full, now_us)
-    # What is less than the unit stays in the time: it is gained with the next refill.
-    since_us = bucket.refilled_us + (gained * SECOND_US // per_second if per_second else 0)
-    return Bucket(bucket.tokens + gained, since_us)
+def full(size: int, now_us: int) -> Bucket:
+    """Give the bucket of a queue that has started nothing yet."""
+    return Bucket(tokens=_capacity(size), refilled_us=now_us)
 
 
-def take(bucket: Bucket, count: int) -> Bucket:
-    """Give the bucket without `count` tokens."""
-    return bucket._replace(tokens=bucket.tokens - count * TOKEN)
+def refill(bucket: Bucket, rate: float, size: int, now_us: int) -> Bucket:
+    """Give what is in the bucket now. A clock that went back gives nothing, and what it then counts again neither.
+
+    The time since the last refill counts by the `rate` of now: that of a queue may change at any time.
+    """
+    elapsed_us = max(0, now_us - bucket.refilled_us)
+    numerator, denominator = max(0.0, rate).as_integer_ratio()
+    gained = numerator * elapsed_us * (TOKEN // _SECOND_US) // denominator
+    return Bucket(tokens=min(_capacity(size), bucket.tokens + gained), refilled_us=bucket.refilled_us + elapsed_us)
 
 
-def ready_us(bucket: Bucket, rate: float) -> int | None:
-    """Give when the bucket has a whole token, None if never."""
-    missing, per_second = TOKEN - bucket.tokens, _per_second(rate)
+def available(bucket: Bucket, rate: float, size: int, now_us: int) -> int:
+    """Say how many tasks may start now; a rate of 0 lets none start, whatever is in the bucket."""
+    if rate <= 0:
+        return 0
+    return max(0, refill(bucket, rate, size, now_us).tokens // TOKEN)
+
+
+def take(bucket: Bucket, count: int, rate: float, size: int, now_us: int) -> Bucket:
+    """Give the bucket after `count` tasks have started; they may be no more than are available.
+
+    Raises:
+        ValueError: they are more.
+    """
+    most = available(bucket, rate, size, now_us)
+    if not 0 <= count <= most:
+        raise ValueError(f"{count} tokens are taken where {most} are available: ask for what is available first")
+    now = refill(bucket, rate, size, now_us)
+    return Bucket(tokens=now.tokens - count * TOKEN, refilled_us=now.refilled_us)
+
+
+def ready_us(bucket: Bucket, rate: float, size: int, now_us: int) -> int | None:
+    """Say in how many microseconds a task may start; 0: now, None: not before the rate changes."""
+    if rate <= 0:
+        return None
+    missing = TOKEN - min(_capacity(size), bucket.tokens)
     if missing <= 0:
-        return bucket.refilled_us
-    return None if per_second <= 0 else bucket.refilled_us - (-missing * SECOND_US // per_second)
+        return 0
+    numerator, denominator = rate.as_integer_ratio()
+    wait_us = -(-missing * denominator // (numerator * (TOKEN // _SECOND_US)))
+    return max(0, bucket.refilled_us + wait_us - now_us)
 
 
-def _per_second(rate: float) -> int:
-    return int(rate * TOKEN)
+def _capacity(size: int) -> int:
+    """A bucket that cannot hold one token would never give one: the smallest size is 1."""
+    return max(1, size) * TOKEN

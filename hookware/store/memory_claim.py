@@ -67,7 +67,7 @@ class Choosing:
         """Take the tokens of what begins, and note who had the last turn."""
         self._queues.cursors |= self._cursors
         for name, count in counts.items():
-            left = self._allowed[name].left(count, self._queues.of(name).rate)
+            left = self._allowed[name].left(count, self._queues.of(name), self._now_us)
             if left.bucket is not None:
                 self._queues.change(name, bucket=left.bucket)
 

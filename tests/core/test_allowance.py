@@ -28,8 +28,8 @@ def test_a_limit_leaves_what_is_left() -> None:
 def test_a_full_bucket_at_first_and_a_time_when_it_is_empty() -> None:
     settings = QueueSettings(rate=0.5, bucket_size=2)
     first = allowance(settings, NO_STATE, 0, NOW_US)
-    assert (first.count, first.bucket) == (2, Bucket(2 * TOKEN, NOW_US))
-    left = first.left(2, settings.rate)
+    assert (first.count, first.bucket) == (2, Bucket(tokens=2 * TOKEN, refilled_us=NOW_US))
+    left = first.left(2, settings, NOW_US)
     assert (left.count, left.ready_us) == (0, NOW_US + 2_000_000)
     assert left.bucket is not None
     later = allowance(settings, QueueState(bucket=left.bucket), 0, NOW_US + 2_000_000)

@@ -107,7 +107,7 @@ class Board:
         """Take note of how many tasks begin; give the buckets that are to be stored."""
         buckets: dict[str, Bucket] = {}
         for name in self._allowed.keys() & counts.keys():
-            left = self._allowed[name] = self._allowed[name].left(counts[name], self.settings(name).rate)
+            left = self._allowed[name] = self._allowed[name].left(counts[name], self.settings(name), self._now_us)
             if left.bucket is not None:
                 buckets[name] = left.bucket
         self._desk.cursors.update(self._cursors)
