@@ -53,11 +53,8 @@ NOTHING_RUNS: Final = Running()
 
 def to_state(row: Any) -> QueueState:
     """Give what a row says of a queue; overrides that cannot be read are left out, with a line in the log."""
-    bucket = (
-        None
-        if row.tokens is None or row.refilled_us is None
-        else Bucket(tokens=row.tokens, refilled_us=row.refilled_us)
-    )
+    counts = isinstance(row.tokens, int) and isinstance(row.refilled_us, int)
+    bucket = Bucket(tokens=row.tokens, refilled_us=row.refilled_us) if counts else None
     return QueueState(paused=bool(row.paused), overrides=decode_overrides(row.overrides), bucket=bucket)
 
 
