@@ -21,12 +21,16 @@ from hookware.core.queue import QueueSettings
 from hookware.errors import Error, PermanentTaskFailure, SingularTaskFailure
 from hookware.handlers import TaskHandler, TaskRouter, task_handler
 from hookware.middleware import Hookware
+from hookware.scheduled import Cron, CronEntry, CronStatus, cron
 from hookware.taskqueue import Queue, Task, TaskRetryOptions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Codec",
+    "Cron",
+    "CronEntry",
+    "CronStatus",
     "Error",
     "Hookware",
     "PermanentTaskFailure",
@@ -41,6 +45,7 @@ __all__ = [
     "TaskRetryOptions",
     "TaskRouter",
     "async_request_session",
+    "cron",
     "deferred",
     "inspector",
     "request_session",

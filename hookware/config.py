@@ -42,6 +42,7 @@ class Config:
         deferred_packages: the modules and packages whose functions may be deferred.
         deferred_pickle_keys: what signs pickled calls: the first signs, all verify; none: there are no pickled calls.
         codec: encodes payloads for the database; None: they are stored as they are.
+        cron_grace_seconds: how old a time of a cron entry may be that is made up for.
     """
 
     concurrency: int = 10
@@ -61,6 +62,7 @@ class Config:
     deferred_packages: tuple[str, ...] = ()
     deferred_pickle_keys: tuple[bytes, ...] = field(default=(), repr=False)
     codec: Codec | None = field(default=None, repr=False)
+    cron_grace_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "crash_limit", "max_body_bytes"):
@@ -72,7 +74,7 @@ class Config:
             )
         for name in ("lease_seconds", "poll_seconds", "dispatch_deadline_seconds"):
             _check(name, getattr(self, name), least=0.01)
-        for name in ("drain_seconds", "overrun_seconds", "tombstone_seconds"):
+        for name in ("cron_grace_seconds", "drain_seconds", "overrun_seconds", "tombstone_seconds"):
             _check(name, getattr(self, name), least=0)
         for name in ("create_tables", "dispatch", "foreground_first"):
             if not isinstance(getattr(self, name), bool):

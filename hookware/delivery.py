@@ -18,6 +18,7 @@ from hookware.answer import Answer
 from hookware.config import Config
 from hookware.core.headers import checked_method, delivery_headers
 from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
+from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask
 from hookware.core.url import split_base_url, split_url
 from hookware.env import Env
@@ -27,6 +28,7 @@ SCOPE_KEY = "hookware.task"
 """Where a delivery's scope carries its `Delivery`. A network peer cannot put an object there."""
 
 CLIENT = ("0.1.0.2", 0)
+CRON_CLIENT = ("0.1.0.1", 0)
 """The address that deliveries come from: App Engine's."""
 
 _logger = logging.getLogger("hookware")
@@ -187,7 +189,7 @@ class _Call:
             "query_string": url.query_string,
             "root_path": "",
             "headers": delivery_headers(self._task, self._base.authority),
-            "client": CLIENT,
+            "client": CRON_CLIENT if self._task.queue_name == CRON_QUEUE else CLIENT,
             "server": (self._base.host, self._base.port),
             "state": dict(self._target.state),
             "extensions": {},

@@ -27,6 +27,7 @@ Error, the root
 ├── TaskLeaseExpiredError             the task was given to another attempt; this one's writes are rolled back
 ├── TooManyTasksError
 ├── TransientError                    the database did not answer; adding again may work
+├── UnknownCronEntryError
 └── UnknownQueueError
 """
 
@@ -148,6 +149,10 @@ class TooManyTasksError(Error):
 
 class TransientError(Error):
     """The database did not answer in time; adding again may work."""
+
+
+class UnknownCronEntryError(Error):
+    """There is no cron entry of this name."""
 
 
 class UnknownQueueError(Error):

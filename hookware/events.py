@@ -46,7 +46,16 @@ class LoopFailed:
     delay_seconds: float
 
 
-Event = AttemptStarted | AttemptSettled | TasksCommitted | LoopFailed
+@dataclass(frozen=True, slots=True)
+class CronFired:
+    """A cron entry has come due, and this process has added its task; `time_us` is the time by its schedule."""
+
+    name: str
+    time_us: int
+    task_id: int
+
+
+Event = AttemptStarted | AttemptSettled | TasksCommitted | LoopFailed | CronFired
 
 
 class Events:
@@ -79,6 +88,8 @@ def _log(event: Event) -> None:
         case LoopFailed():
             # What is said of it, and how often, is `Health`'s to know.
             _logger.debug("%s starts again in %.1f s", event.loop, event.delay_seconds)
+        case CronFired():
+            _logger.info("cron entry %s: task %d is added", one_line(event.name), event.task_id)
         case AttemptStarted() | TasksCommitted():
             _logger.debug("%s", event.__class__.__name__)
 

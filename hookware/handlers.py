@@ -33,6 +33,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from hookware.context import TaskContext, async_request_session, request_session, require_task
+from hookware.core.cron import CronEntry
 from hookware.core.dotted import dotted_name, label_of, why_unnamed
 from hookware.core.url import canonical_url, split_url
 from hookware.delivery import delivery_in
@@ -241,6 +242,7 @@ class TaskRouter:
     def __init__(self) -> None:
         self._handlers: dict[str, TaskHandler[..., Any]] = {}
         self._functions: dict[str, TaskHandler[..., Any]] = {}
+        self.cron_entries: list[CronEntry] = []
 
     def __len__(self) -> int:
         return len(self._handlers)

@@ -18,7 +18,7 @@ from hookware.arguments import checked_queue_name
 from hookware.config import Config, dispatches_here, packages_of, pickle_keys_of
 from hookware.core.codec import Codec
 from hookware.core.headers import strip_internal
-from hookware.core.queue import QueueSettings
+from hookware.core.queue import CRON_QUEUE, CRON_SETTINGS, QueueSettings
 from hookware.core.retry import RetryOptions
 from hookware.delivery import SCOPE_KEY, Target, delivery_in
 from hookware.env import Env
@@ -30,6 +30,8 @@ from hookware.functions import Functions
 from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
 from hookware.lifespan import Lifespan, fail_startup
 from hookware.processing import Processing, Storing
+from hookware.scheduled import Cron, CronSource, all_entries, entries_of
+from hookware.scheduler import Planned, planned
 from hookware.store.base import Inspector
 from hookware.store.sql.outbox import Outbox
 from hookware.transaction import wake_on_commit
@@ -86,6 +88,10 @@ class Hookware:
             take any callable and any arguments, as pickles. Who has the key, and writes to the database, can run any
             code.
         codec: encodes the payloads of tasks in the database, such as `hookware.encryption.AesGcm`.
+        cron: tasks by the clock, besides those of `hookware.cron`: the path of a cron.yaml (extra `yaml`), what it
+            would say as a mapping, or CronEntry objects.
+        cron_grace_seconds: how old a time may be that nobody was there for, and that is made up for; of several such
+            times of one entry only the latest is.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
@@ -115,6 +121,8 @@ class Hookware:
         deferred_packages: Iterable[str] = (),
         deferred_pickle_key: bytes | Sequence[bytes] | None = None,
         codec: Codec | None = None,
+        cron: CronSource = (),
+        cron_grace_seconds: float = 3600.0,
         router: TaskRouter | None = None,
         env: Env | None = None,
     ) -> None:
@@ -140,11 +148,13 @@ class Hookware:
                 create_tables=create_tables,
                 dispatch=dispatches_here(dispatch),
                 foreground_first=foreground_first,
-                queues=_by_name(queues),
+                queues={CRON_QUEUE: CRON_SETTINGS, **_by_name(queues)},
                 deferred_packages=packages_of(deferred_packages),
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
                 codec=codec,
+                cron_grace_seconds=cron_grace_seconds,
             )
+            self._cron_entries = entries_of(cron)
             self._outbox = self._outbox_on(engine, listen)
         except Error as error:
             if not _built_in_a_call():
@@ -171,6 +181,15 @@ class Hookware:
     def inspector(self) -> Inspector:
         """Look at stored tasks, run dead ones again, delete them."""
         return self._outbox.store
+
+    @property
+    def cron(self) -> Cron:
+        """Look at the cron entries, run one now, pause it."""
+        return Cron(self._outbox, self._plans)
+
+    @property
+    def _plans(self) -> list[Planned]:
+        return planned(all_entries(self._router, self._cron_entries))
 
     @property
     def processing(self) -> Processing | None:
@@ -256,9 +275,10 @@ class Hookware:
 
     async def _start(self, loops: TaskGroup, target: Target) -> None:
         self._started = True
-        self._processing = (
-            Processing(self._outbox, target, self._foreground) if self.config.dispatch else Storing(self._outbox)
-        )
+        if self.config.dispatch:
+            self._processing = Processing(self._outbox, target, self._foreground, self._plans)
+        else:
+            self._processing = Storing(self._outbox)
         await self._processing.start(loops)
         self._announce()
 

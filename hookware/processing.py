@@ -1,5 +1,6 @@
 """The loops of one process, wired together: those that run tasks, and those that tell other processes of them."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import anyio
@@ -17,6 +18,7 @@ from hookware.listener import Listener
 from hookware.notifier import Notifier
 from hookware.owner import current_owner
 from hookware.reaper import Reaper
+from hookware.scheduler import Planned, Scheduler
 from hookware.store.sql.outbox import Outbox
 from hookware.supervisor import supervise
 
@@ -46,7 +48,13 @@ class Storing:
 class Processing:
     """Dispatches the tasks of an outbox into a target, from `start` to `stop`; tells others of tasks until `close`."""
 
-    def __init__(self, outbox: Outbox, target: Target, foreground: Foreground | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        target: Target,
+        foreground: Foreground | None = None,
+        plans: Sequence[Planned] = (),
+    ) -> None:
         env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
@@ -71,6 +79,7 @@ class Processing:
         )
         wake, holds = self._dispatcher.wake, heartbeat.holds
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
+        self._scheduler = Scheduler(outbox, plans, health)
         self._stopped = False
         self._listener: Listener | None = None
         if outbox.notices is not None and outbox.listens:
@@ -83,6 +92,7 @@ class Processing:
         loops.start_soon(self._dispatcher.run)
         loops.start_soon(self._reaper.run)
         loops.start_soon(self._measure_lag)
+        loops.start_soon(self._scheduler.run)
         if self._listener is not None:
             loops.start_soon(self._listener.run)
 
@@ -92,6 +102,7 @@ class Processing:
             return
         self._stopped = True
         self._probing.cancel()
+        self._scheduler.stop()
         self._outbox.on_committed = self._notifier.notify  # nobody here runs them any more
         try:
             async with anyio.create_task_group() as stopping:

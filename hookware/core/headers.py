@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask
 
 INTERNAL_PREFIXES = ("x-appengine-", "x-cloudtasks-", "x-hookware-")
@@ -99,6 +100,8 @@ def _about(task: LeasedTask) -> list[tuple[str, str]]:
         ("x-hookware-fence", str(task.fence)),
         ("x-hookware-deadline", repr(task.deadline_us / 1e6)),
     ]
+    if task.queue_name == CRON_QUEUE:
+        headers.append(("x-appengine-cron", "true"))
     if task.last_status is not None:
         headers.append(("x-appengine-taskpreviousresponse", str(task.last_status)))
     return headers

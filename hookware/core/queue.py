@@ -3,11 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from hookware.core.retry import DEFAULT_RETRY, RetryOptions
 
 DEFAULT_QUEUE = "default"
+CRON_QUEUE = "__cron"
+"""The queue of cron entries: App Engine's name for it, which nobody can add tasks to."""
+
 DEFAULT_BUCKET_SIZE = 5
 MAX_PRIORITY = 100
 
@@ -44,6 +47,12 @@ class QueueSettings:
     def is_limited(self) -> bool:
         """Whether processes have to agree on what may begin."""
         return self.rate is not None or self.max_concurrent_requests is not None
+
+
+CRON_SETTINGS: Final = QueueSettings(
+    name=CRON_QUEUE, retry=RetryOptions(task_retry_limit=0), dead_retention_seconds=7 * 86_400.0
+)
+"""A run that failed is not tried again, as in App Engine: the next time comes anyway."""
 
 
 class Lane(NamedTuple):
