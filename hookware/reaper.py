@@ -10,6 +10,7 @@ import anyio
 
 from hookware.config import Config
 from hookware.core.lifecycle import Decision, LeaseExpired, decide
+from hookware.core.retention import retention
 from hookware.core.task import Lease, LeasedTask
 from hookware.env import Env, Wake
 from hookware.events import AttemptSettled, Events
@@ -20,11 +21,12 @@ from hookware.supervisor import supervise
 
 _BATCH = 100
 _PRUNE_SECONDS = 3600.0
+_LEAST_PRUNE_SECONDS = 60.0
 _SHORTLY_SECONDS = 0.01
 
 
 class Reaper:
-    """Reaps at once, then every half lease and when a lease ends; every hour it removes what has had its time.
+    """Reaps at once, then every half lease and when a lease ends; at least every hour it removes what is over.
 
     Args:
         store: where the tasks are.
@@ -109,7 +111,7 @@ class Reaper:
             self.has_reaped = True
             if self._env.monotonic() >= self._prune_at:
                 await self._store.prune()
-                self._prune_at = self._env.monotonic() + _PRUNE_SECONDS
+                self._prune_at = self._env.monotonic() + _prune_seconds(self._config)
             self.health.worked("reaper")
             await self._env.sleep(self._pause())
 
@@ -137,3 +139,10 @@ class Reaper:
         # `expired` gives the database's time as `claimed_us`.
         given = self._config.circumstances(task, now_us=task.claimed_us, jitter=self._env.random())
         return decide(task, LeaseExpired(), given)
+
+
+def _prune_seconds(config: Config) -> float:
+    """How long nothing need be removed: as long as the shortest time that a queue keeps tasks, within bounds."""
+    kept = retention(config.queues.values())
+    times_us = [us for us in (*kept.completed_us.values(), *kept.dead_us.values()) if us > 0]
+    return max(_LEAST_PRUNE_SECONDS, min([_PRUNE_SECONDS, *(us / 1e6 for us in times_us)]))

@@ -1,10 +1,13 @@
 """The reaper: whatever a process leaves behind is taken back, once, and poison is put aside."""
 
+from collections.abc import Mapping
+
 import anyio
 import pytest
 
 from hookware.config import Config
 from hookware.core.lifecycle import Complete, Decision, Die, Retry, State
+from hookware.core.queue import QueueSettings
 from hookware.core.task import LeasedTask
 from hookware.env import Wake
 from hookware.errors import TransientError
@@ -21,7 +24,7 @@ LEASE_US = 30_000_000
 class World:
     """A store under a stepped clock and a reaper over it; `dead` names the owners known to be gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, queues: Mapping[str, QueueSettings] | None = None) -> None:
         self.env = QuickEnv()
         self.store = WatchedStore(self.env)
         self.wake = Wake()
@@ -31,7 +34,7 @@ class World:
         events.subscribe(self._see)
         self.heartbeat = Heartbeat(self.store, self.env, Config())
         self.reaper = Reaper(
-            self.store, self.env, Config(), events, self.wake,
+            self.store, self.env, Config(queues=queues or {}), events, self.wake,
             is_held=self.heartbeat.holds, is_dead=self.dead.__contains__,
         )  # fmt: skip
 
@@ -219,6 +222,31 @@ async def test_of_a_lease_that_has_ended_and_cannot_be_taken_it_makes_no_hurry(w
     world.env.advance(31)
     await run_through(world.reaper, world.env, 3)
     assert world.env.slept == [13.5, 13.5, 13.5]
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [({}, 3600), ({"retention_seconds": 600}, 600), ({"retention_seconds": 1}, 60), ({"retention_seconds": 1e6}, 3600),
+     ({"dead_retention_seconds": 0}, 3600), ({"dead_retention_seconds": 300}, 300)],
+)  # fmt: skip
+async def test_what_a_queue_keeps_for_a_short_time_is_looked_for_more_often(
+    times: dict[str, float], seconds: float
+) -> None:
+    world = World(queues={"q": QueueSettings(name="q", **times)})  # type: ignore[arg-type]  # times only
+    pruned: list[float] = []
+
+    async def prune() -> int:
+        pruned.append(world.env.monotonic())
+        return 0
+
+    world.store.prune = prune  # type: ignore[method-assign]  # to see when it is called
+    world.env.allowed = 600
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.reaper.run)
+        with anyio.fail_after(5):
+            await world.env.asleep.wait()
+        await world.reaper.stop()
+    assert seconds <= pruned[1] - pruned[0] <= seconds + 15
 
 
 async def test_it_prunes_at_its_start_and_then_every_hour(world: World) -> None:

@@ -5,7 +5,7 @@ Rule: whatever makes a task change its state stands here. Stores only carry deci
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import assert_never
+from typing import Final, assert_never
 
 from hookware.core.retry import RetryOptions, backoff_us, may_retry
 from hookware.core.task import LeasedTask
@@ -69,7 +69,7 @@ Outcome = Succeeded | Failed | Conflicted | Interrupted | LeaseExpired
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Remove the task: it is done. Its name stays taken for the time of a tombstone."""
+    """Remove the task, or keep it as COMPLETED: it is done. Its name stays taken for the time of a tombstone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Die:
-    """Keep the task, never run it again by itself: it is dead until a person runs or deletes it."""
+    """Never run the task again by itself: it is dead until a person runs or deletes it, or its queue's time is up."""
 
     reason: str
     status: int | None
@@ -99,14 +99,26 @@ class Die:
 
 Decision = Complete | Retry | Release | Die
 
-TRANSITIONS: dict[tuple[State, type], State | None] = {
-    (State.LEASED, Complete): None,
-    (State.LEASED, Retry): State.PENDING,
-    (State.LEASED, Release): State.PENDING,
-    (State.LEASED, Die): State.DEAD,
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A person calls the task off, whatever an attempt makes of it: no decision after an attempt."""
+
+
+CANCELLED: Final = "cancelled"
+"""The reason of a task that was dead because a person called it off while it ran."""
+
+TRANSITIONS: dict[tuple[State, type], tuple[State | None, ...]] = {
+    (State.LEASED, Complete): (None, State.COMPLETED),
+    (State.LEASED, Retry): (State.PENDING,),
+    (State.LEASED, Release): (State.PENDING,),
+    (State.LEASED, Die): (State.DEAD, None),
+    (State.LEASED, Cancel): (State.DEAD, None),
+    (State.PENDING, Cancel): (None,),
+    (State.PULL, Cancel): (None,),
 }
-"""From a state by a decision to a state; None: the row is gone. Claiming is PENDING to LEASED, running
-again DEAD to PENDING. All else is refused by the fence."""
+"""From a state by a decision to a state; None: the row is gone. Where there are two, the queue's retention says which.
+Claiming is PENDING to LEASED, running again DEAD to PENDING. All else is refused by the fence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,9 +123,11 @@ class Store(Protocol):
         """Carry out decisions, each only if its lease is still the task's: LEASED under this very fence.
 
         A Retry or Die that names `lease_until_us` also needs that to be the lease's end still.
-        False for a refused one, of which nothing at all is changed. Complete removes the task and tombstones its
-        name. Retry: PENDING, due `delay_us` from now. Release: PENDING with the ETA it had, attempt count lowered
-        by one (first attempt's time unset again if it was the first). Die: DEAD with reason, status and error.
+        False for a refused one, of which nothing at all is changed. Complete removes the task, or keeps it as
+        COMPLETED where its queue retains what is finished, and tombstones its name. Retry: PENDING, due `delay_us`
+        from now. Release: PENDING with the ETA it had, attempt count lowered by one (first attempt's time unset again
+        if it was the first). Die: DEAD with reason, status and error; where its queue keeps no dead tasks, it is
+        removed and its name tombstoned.
         A Retry or Die with `crashed` raises the crash count; a status that is not None becomes the last status.
         Error texts are stored without NUL and cut to 4096 characters.
         """
@@ -147,7 +149,18 @@ class Store(Protocol):
         ...
 
     async def prune(self) -> int:
-        """Remove what has had its time: expired tombstones, and duplicates as old as a tombstone; how many."""
+        """Remove what has had its time; how many.
+
+        That is: expired tombstones, duplicates as old as a tombstone, and the COMPLETED and DEAD tasks that their
+        queues retain no longer. The name that a dead one has won is tombstoned.
+        """
+        ...
+
+    async def note_progress(self, notes: Mapping[Lease, Progress]) -> frozenset[int]:
+        """Write down how far tasks have come, as far as no newer claim has been made; of which that was possible.
+
+        A task whose row is locked just now is left out, and holds up nobody: so is one that is gone.
+        """
         ...
 
     def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
@@ -184,9 +197,26 @@ class Inspector(Protocol):
         """Make a DEAD task PENDING and due now, as if never tried; False if it is not dead."""
         ...
 
-    async def delete(self, task_id: int) -> bool:
-        """Remove a PENDING or DEAD task and tombstone its name; False if there is none, or it is running.
+    async def run_again_all(self, queue_name: str, *, reason: str | None = None, limit: int = 1000) -> int:
+        """Do so with the tasks of a queue that are dead when this begins, the longest dead first; how many.
 
-        A name that another task holds stays that task's.
+        In several short transactions. `reason` says which; None: all but those that are "cancelled" or "duplicate",
+        which were not given up because of a failure.
+        """
+        ...
+
+    async def cancel(self, task_id: int) -> bool:
+        """Call a task off: a waiting one is removed and its name tombstoned, a running one is DEAD as "cancelled".
+
+        The result of the running attempt is refused and what it writes together with its end rolled back. Its handler
+        is cancelled at once where this process runs it, elsewhere with the next renewal of its lease, a quarter of
+        `lease_seconds` later at most; one that is `def` goes on to its end. False if the task has ended, or is none.
+        """
+        ...
+
+    async def delete(self, task_id: int) -> bool:
+        """Remove a task that is not running and tombstone its name; False if there is none, or it is running.
+
+        A name that another task holds stays that task's; that of a COMPLETED one has been tombstoned before.
         """
         ...

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hookware.core.dedup import Waiting, survivor
-from hookware.core.lifecycle import Complete, Die, Release, Retry, State
+from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, State
 from hookware.core.queue import QueueSettings
-from hookware.core.task import Lease, LeasedTask, NewTask
+from hookware.core.retention import retention
+from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
 from hookware.store.memory_claim import Choosing, Queues
 from hookware.store.memory_rows import Holder, Key, Row, attempted, info, leased
@@ -97,7 +98,7 @@ class MemoryStore:
             return self._next_due(exclude, self._clock_us())
 
     async def prune(self) -> int:
-        """Remove expired tombstones and old duplicates."""
+        """Remove what has had its time."""
         with self._lock:
             now_us = self._clock_us()
             names = [key for key, holder in self._names.items() if not holder.holds(now_us)]
@@ -107,7 +108,16 @@ class MemoryStore:
                 del self._names[key]
             for task_id in old:
                 del self._rows[task_id]
-            return len(names) + len(old)
+            return len(names) + len(old) + self._prune_kept(now_us)
+
+    async def note_progress(self, notes: Mapping[Lease, Progress]) -> frozenset[int]:
+        """Write down how far tasks have come."""
+        with self._lock:
+            rows = [(self._rows.get(lease.task_id), lease, said) for lease, said in notes.items()]
+            same = [(row, said) for row, lease, said in rows if row is not None and row.fence == lease.fence]
+            for row, said in same:
+                self._put(replace(row, progress=said))
+            return frozenset(row.task.id for row, _said in same)
 
     def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
         """Prolong leases that are still held."""
@@ -150,17 +160,66 @@ class MemoryStore:
             row = self._rows.get(task_id)
             if row is None or row.state is not State.DEAD:
                 return False
-            self._put(Row(task=row.task, eta_us=self._clock_us(), fence=row.fence, added=row.added))
+            self._revive(row)
+            return True
+
+    async def run_again_all(self, queue_name: str, *, reason: str | None = None, limit: int = 1000) -> int:
+        """Make dead tasks of a queue PENDING and due now."""
+        with self._lock:
+            dead = [row for row in self._in_state(State.DEAD) if row.task.queue_name == queue_name]
+            wanted = [
+                row for row in dead
+                if row.dead_reason == reason or (reason is None and row.dead_reason not in (CANCELLED, "duplicate"))
+            ]  # fmt: skip
+            chosen = sorted(wanted, key=lambda row: (row.ended_us, row.task.id))[: max(0, limit)]
+            for row in chosen:
+                self._revive(row)
+            return len(chosen)
+
+    async def cancel(self, task_id: int) -> bool:
+        """Call a task off."""
+        with self._lock:
+            row, now_us = self._rows.get(task_id), self._clock_us()
+            if row is None or row.state in (State.DEAD, State.COMPLETED):
+                return False
+            if row.state is State.LEASED and self._queues.of(row.task.queue_name).dead_retention_seconds != 0:
+                free = replace(row, owner=None, lease_until_us=0, fence=row.fence + 1)
+                self._put(replace(free, state=State.DEAD, ended_us=now_us, dead_reason=CANCELLED))
+            else:
+                self._remove(row, now_us)
             return True
 
     async def delete(self, task_id: int) -> bool:
-        """Remove a PENDING or DEAD task."""
+        """Remove a task that is not running."""
         with self._lock:
             row = self._rows.get(task_id)
             if row is None or row.state is State.LEASED:
                 return False
             self._remove(row, self._clock_us())
             return True
+
+    def _revive(self, row: Row) -> None:
+        self._put(Row(task=row.task, eta_us=self._clock_us(), fence=row.fence, added=row.added))
+
+    def _prune_kept(self, now_us: int) -> int:
+        """Remove what its queue has kept for its time."""
+        kept = retention([self._queues.of(row.task.queue_name) for row in self._rows.values()])
+        old: list[Row] = []
+        for row in self._rows.values():
+            name = row.task.queue_name
+            times = {State.COMPLETED: kept.completed_us.get(name, 0), State.DEAD: kept.dead_us.get(name)}
+            kept_us = times.get(row.state)
+            if kept_us is not None and row.ended_us <= now_us - kept_us:
+                old.append(row)
+        for row in old:
+            self._forget(row, now_us)
+        return len(old)
+
+    def _forget(self, row: Row, now_us: int) -> None:
+        """Remove a task; a name that it has won and still holds stays taken for a while."""
+        del self._rows[row.task.id]
+        if row.key is not None and self._names.get(row.key) == Holder(row.task.id):
+            self._names[row.key] = Holder(row.task.id, min(now_us + self._tombstone_us, LATEST_US))
 
     def _insert(self, task: NewTask) -> None:
         now_us = self._clock_us()
@@ -174,7 +233,7 @@ class MemoryStore:
             return AddResult.KEY_WAITS
         if key is not None:
             holder = self._names.get(key)
-            if any(row.key == key and row.state is not State.DEAD for row in self._rows.values()):
+            if any(row.key == key and not row.has_ended for row in self._rows.values()):
                 return AddResult.NAME_TAKEN
             if holder is not None and holder.holds(self._clock_us()):
                 return AddResult.NAME_TAKEN if holder.expires_us is None else AddResult.NAME_TOMBSTONED
@@ -241,6 +300,9 @@ class MemoryStore:
             return False
         free = replace(row, owner=None, lease_until_us=0)
         match decision:
+            case Complete() if self._queues.of(row.task.queue_name).retention_seconds > 0:
+                self._remove(row, now_us)
+                self._put(replace(free, state=State.COMPLETED, ended_us=now_us))
             case Complete():
                 self._remove(row, now_us)
             case Release():
@@ -250,6 +312,8 @@ class MemoryStore:
             case Retry():
                 due_us = min(now_us + decision.delay_us, LATEST_US)
                 self._put(replace(attempted(free, decision), state=State.PENDING, eta_us=due_us))
+            case Die() if self._queues.of(row.task.queue_name).dead_retention_seconds == 0:
+                self._forget(row, now_us)
             case Die(reason=reason):
                 dead = attempted(free, decision)
                 self._put(replace(dead, state=State.DEAD, ended_us=now_us, dead_reason=reason))
@@ -257,7 +321,7 @@ class MemoryStore:
 
     def _remove(self, row: Row, now_us: int) -> None:
         del self._rows[row.task.id]
-        if row.key is not None:
+        if row.key is not None and row.state is not State.COMPLETED:
             holder = self._names.get(row.key)
             if holder is None or holder.task_id == row.task.id or not holder.holds(now_us):
                 self._names[row.key] = Holder(row.task.id, min(now_us + self._tombstone_us, LATEST_US))

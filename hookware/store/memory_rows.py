@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from hookware.core.lifecycle import Die, Retry, State
-from hookware.core.task import LeasedTask, NewTask
+from hookware.core.task import LeasedTask, NewTask, Progress
 from hookware.store.base import TaskInfo, stored_error
 
 Key = tuple[str, str]
@@ -27,6 +27,12 @@ class Row:
     last_error: str | None = None
     dead_reason: str | None = None
     ended_us: int = 0
+    progress: Progress | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing happens to the task by itself any more."""
+        return self.state in (State.DEAD, State.COMPLETED)
 
     @property
     def key(self) -> Key | None:
@@ -106,4 +112,5 @@ def info(row: Row) -> TaskInfo:
         fair_key=task.keys.fair_key,
         limit_key=task.keys.limit_key,
         depth=task.depth,
+        progress=row.progress,
     )

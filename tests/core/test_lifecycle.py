@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hookware.core.headers import delivery_headers
 from hookware.core.lifecycle import (
     TRANSITIONS,
+    Cancel,
     Circumstances,
     Complete,
     Conflicted,
@@ -203,13 +204,17 @@ def test_every_outcome_has_a_decision_that_the_table_knows(
 
 
 def test_the_table_has_exactly_the_decisions() -> None:
-    assert {decision for _, decision in TRANSITIONS} == set(get_args(Decision))
-    assert {state for state, _ in TRANSITIONS} == {State.LEASED}
-    assert {decision: after for (_, decision), after in TRANSITIONS.items()} == {
-        Complete: None,
-        Retry: State.PENDING,
-        Release: State.PENDING,
-        Die: State.DEAD,
+    assert {decision for _, decision in TRANSITIONS} == {*get_args(Decision), Cancel}
+    assert {decision: after for (state, decision), after in TRANSITIONS.items() if state is State.LEASED} == {
+        Complete: (None, State.COMPLETED),
+        Retry: (State.PENDING,),
+        Release: (State.PENDING,),
+        Die: (State.DEAD, None),
+        Cancel: (State.DEAD, None),
+    }
+    assert {key: after for key, after in TRANSITIONS.items() if key[0] is not State.LEASED} == {
+        (State.PENDING, Cancel): (None,),
+        (State.PULL, Cancel): (None,),
     }
 
 

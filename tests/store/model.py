@@ -1,14 +1,26 @@
 """What a store should hold, as plainly as it can be said: one dict per task, one for names."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry, State
-from hookware.core.task import Lease, NewTask
+from hookware.core.task import Lease, NewTask, Progress
 from hookware.store.base import AddResult, TaskInfo
-from tests.store.subject import TOMBSTONE_US
+from tests.store.subject import SECOND_US, TOMBSTONE_US
 
-FIELDS = ("eta_us", "state", "owner", "attempt_count", "crash_count", "last_status", "last_error", "dead_reason")
+KEPT_US = {"kept-a-minute": 60 * SECOND_US}
+DEAD_US = {"dead-a-minute": 60 * SECOND_US, "dead-at-once": 0}
+FIELDS = (
+    "eta_us",
+    "state",
+    "owner",
+    "attempt_count",
+    "crash_count",
+    "last_status",
+    "last_error",
+    "dead_reason",
+    "progress",
+)
 
 
 class Model:
@@ -37,7 +49,7 @@ class Model:
     def add(self, task: NewTask) -> AddResult:
         if task.name is not None:
             key = (task.queue_name, task.name)
-            alive = (t for t in self.tasks.values() if t["state"] is not State.DEAD)
+            alive = (t for t in self.tasks.values() if t["state"] not in (State.DEAD, State.COMPLETED))
             if any((t["queue"], t["name"]) == key for t in alive):
                 return AddResult.NAME_TAKEN
             if self.is_held(key):
@@ -82,8 +94,15 @@ class Model:
         if not self.holds(lease):
             return False
         task = self.tasks[lease.task_id]
+        if isinstance(decision, Complete) and task["queue"] in KEPT_US:
+            self.tombstone(lease.task_id)
+            task.update(state=State.COMPLETED, owner=None, until_us=None, ended_us=self.now_us)
+            return True
         if isinstance(decision, Complete):
             self.remove(lease.task_id)
+            return True
+        if isinstance(decision, Die) and DEAD_US.get(task["queue"]) == 0:
+            self.drop(lease.task_id)
             return True
         task.update(state=State.PENDING, owner=None, until_us=None)
         if isinstance(decision, Release):
@@ -118,10 +137,53 @@ class Model:
         return max(0, min(etas) - self.now_us) if etas else None
 
     def remove(self, task_id: int) -> None:
-        task = self.tasks.pop(task_id)
+        if self.tasks[task_id]["state"] is not State.COMPLETED:
+            self.tombstone(task_id)
+        del self.tasks[task_id]
+
+    def tombstone(self, task_id: int) -> None:
+        task = self.tasks[task_id]
         key = (task["queue"], task["name"])
         if task["name"] is not None and (not self.is_held(key) or self.names[key][0] == task_id):
             self.names[key] = (task_id, self.now_us + TOMBSTONE_US)
+
+    def drop(self, task_id: int) -> None:
+        """Remove a task; only a name that it has won and still holds is tombstoned."""
+        task = self.tasks.pop(task_id)
+        key = (task["queue"], task["name"])
+        if self.names.get(key) == (task_id, None):
+            self.names[key] = (task_id, self.now_us + TOMBSTONE_US)
+
+    def cancel(self, task_id: int) -> bool:
+        task = self.tasks.get(task_id)
+        if task is None or task["state"] in (State.DEAD, State.COMPLETED):
+            return False
+        if task["state"] is State.PENDING:
+            self.remove(task_id)
+        elif DEAD_US.get(task["queue"]) == 0:
+            self.drop(task_id)
+        else:
+            task.update(
+                state=State.DEAD, dead_reason="cancelled", owner=None, until_us=None, ended_us=self.now_us,
+                fence=task["fence"] + 1,
+            )  # fmt: skip
+        return True
+
+    def note_progress(self, notes: Mapping[Lease, Progress]) -> set[int]:
+        same = {lease: said for lease, said in notes.items() if self.fence(lease.task_id) == lease.fence}
+        for lease, said in same.items():
+            self.tasks[lease.task_id]["progress"] = said
+        return {lease.task_id for lease in same}
+
+    def fence(self, task_id: int) -> int | None:
+        return self.tasks[task_id]["fence"] if task_id in self.tasks else None
+
+    def run_again_all(self, queue: str, reason: str | None, limit: int) -> int:
+        not_wanted = ("cancelled", "duplicate") if reason is None else ()
+        dead = sorted((task["ended_us"], i) for i, task in self.of_state(State.DEAD).items() if task["queue"] == queue)
+        reasons = {i: self.tasks[i]["dead_reason"] for _, i in dead}
+        wanted = [i for i, why in reasons.items() if why not in not_wanted and reason in (None, why)]
+        return len([self.run_again(i) for i in wanted[:limit]])
 
     def delete(self, task_id: int) -> bool:
         if task_id not in self.tasks or self.tasks[task_id]["state"] is State.LEASED:
@@ -146,7 +208,18 @@ class Model:
             del self.names[key]
         for task_id in old:
             del self.tasks[task_id]
-        return len(names) + len(old)
+        kept = [self.tasks[i] | {"id": i} for i in self.tasks]
+        gone = [
+            task["id"] for task in kept
+            if self.is_over(task, State.COMPLETED, KEPT_US.get(task["queue"], 0))
+            or self.is_over(task, State.DEAD, DEAD_US.get(task["queue"]))
+        ]  # fmt: skip
+        for task_id in gone:
+            self.drop(task_id)
+        return len(names) + len(old) + len(gone)
+
+    def is_over(self, task: dict[str, Any], state: State, kept_us: int | None) -> bool:
+        return task["state"] is state and kept_us is not None and bool(task["ended_us"] + kept_us <= self.now_us)
 
 
 def seen(info: TaskInfo) -> tuple[Any, ...]:

@@ -27,6 +27,9 @@ QUEUES = {
         QueueSettings(name="both", rate=1.0, bucket_size=3, max_concurrent_requests=2),
         QueueSettings(name="two-of-a-key", limit_per_key=2),
         QueueSettings(name="seven-retries", retry=RetryOptions(task_retry_limit=7)),
+        QueueSettings(name="kept-a-minute", retention_seconds=60),
+        QueueSettings(name="dead-at-once", dead_retention_seconds=0),
+        QueueSettings(name="dead-a-minute", dead_retention_seconds=60),
     )
 }
 """The queues that every store under test has settings of."""
@@ -64,12 +67,13 @@ def new_task(
     retry: RetryOptions | None = None,
     deadline_us: int = DEFAULT_DEADLINE_US,
     keys: Keys = NO_KEYS,
+    method: str = "POST",
 ) -> NewTask:
     return NewTask(
         id=next(_ids) if task_id is None else task_id,
         queue_name=queue_name,
         name=name,
-        method="POST",
+        method=method,
         url=url,
         headers=headers,
         body=body,

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import create_engine, text
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry, State
-from hookware.core.task import Lease, NewTask
+from hookware.core.task import Lease, NewTask, Progress
 from hookware.env import Env
 from hookware.store.base import Claim, Claimed, Settlement
 from hookware.store.memory import MemoryStore
@@ -22,11 +23,11 @@ from hookware.store.sql.engines import own_engine
 from hookware.store.sql.runner import ThreadRunner
 from tests.postgres import PostgresServer
 from tests.store.conftest import sql_subject
-from tests.store.model import Model, seen
+from tests.store.model import DEAD_US, KEPT_US, Model, seen
 from tests.store.subject import QUEUES, SECOND_US, TOMBSTONE_US, ManualClock, Subject, new_task
 
 seconds = st.integers(0, 40).map(lambda n: n * SECOND_US)
-queue_names = st.sampled_from(["a", "b", "c"])
+queue_names = st.sampled_from(["a", *KEPT_US, *DEAD_US])
 owners = st.sampled_from(["one", "two"])
 new_tasks = st.lists(
     st.tuples(queue_names, st.none() | st.sampled_from(["x", "y"]), st.none() | st.integers(-20, 20)),
@@ -134,6 +135,28 @@ class StoreMachine(RuleBasedStateMachine):
     def run_again(self, data: st.DataObject) -> None:
         task_id = data.draw(st.integers(1, self.ids))
         assert self.portal.call(self.store.run_again, task_id) is self.model.run_again(task_id)
+
+    @rule(
+        queue_name=queue_names,
+        reason=st.sampled_from([None, "retries", "cancelled", "duplicate"]),
+        limit=st.integers(0, 3),
+    )
+    def run_again_all(self, queue_name: str, reason: str | None, limit: int) -> None:
+        again = partial(self.store.run_again_all, queue_name, reason=reason, limit=limit)
+        assert self.portal.call(again) == self.model.run_again_all(queue_name, reason, limit)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.ids)
+    def cancel(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.integers(1, self.ids))
+        assert self.portal.call(self.store.cancel, task_id) is self.model.cancel(task_id)
+
+    @rule(data=st.data(), done=st.integers(0, 3))
+    @precondition(lambda self: self.leases)
+    def note_progress(self, data: st.DataObject, done: int) -> None:
+        leases = data.draw(st.lists(st.sampled_from(self.leases), unique=True, max_size=4))
+        notes = {lease: Progress(done, 3, f"of {lease.task_id}") for lease in leases}
+        assert self.portal.call(self.store.note_progress, notes) == self.model.note_progress(notes)
 
     @rule(data=st.data())
     @precondition(lambda self: self.ids)

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, event
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
-from hookware.core.task import Lease
+from hookware.core.retention import Retention
+from hookware.core.task import Lease, Progress
 from hookware.store.base import Claim, Settlement
 from hookware.store.sql import board, claim, settle, statements
 from hookware.store.sql.board import Desk
@@ -59,6 +60,8 @@ def add_some(connection: Connection) -> None:
     statements.add(connection, [new_task(f"q{n % 7}", f"new{n}", task_id=10**9 + n) for n in range(20)], START_US)
 
 
+DIE = Die("retries", 500, "no")
+KEEPING = Retention({"q1": 60, "q2": 60}, {"q3": 0, "q4": 60})
 HOT: dict[str, Callable[[Connection], object]] = {
     "add": add_some,
     "claim": claim_some,
@@ -73,6 +76,14 @@ HOT: dict[str, Callable[[Connection], object]] = {
     "list": lambda c: statements.list_tasks(c, state=None, queue_name=None, limit=10),
     "run_again": lambda c: statements.run_again(c, 2, START_US),
     "remove": lambda c: statements.remove(c, 3, START_US, TOMBSTONE_US),
+    "settle kept": lambda c: settle.settle(c, [Settlement(x, Complete()) for x in LEASES], START_US, 9, KEEPING),
+    "settle dropped": lambda c: settle.settle(c, [Settlement(x, DIE) for x in LEASES], START_US, 9, KEEPING),
+    "complete kept": lambda c: settle.complete(c, LEASES[0], START_US, TOMBSTONE_US, KEEPING),
+    "prune kept": lambda c: statements.prune(c, START_US, TOMBSTONE_US, KEEPING),
+    "run_some_again": lambda c: statements.run_some_again(c, "q2", None, START_US, START_US, 10),
+    "run_some_again for a reason": lambda c: statements.run_some_again(c, "q2", "retries", START_US, START_US, 10),
+    "cancel": lambda c: statements.cancel(c, 1, START_US, TOMBSTONE_US, KEEPING),
+    "note_progress": lambda c: statements.note_progress(c, dict.fromkeys(LEASES, Progress(1))),
     "tombstone_name": lambda c: settle.tombstone_name(c, 3, START_US),
 }
 

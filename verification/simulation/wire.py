@@ -1,10 +1,10 @@
 """The line between a node and the store: slow, and failing before or after the store has done what it was asked."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from hookware.core.task import Lease, LeasedTask
+from hookware.core.task import Lease, LeasedTask, Progress
 from hookware.store.base import AddResult, Claim, Claimed, Settlement, Store
 from verification.simulation.loop import NODE
 
@@ -53,6 +53,10 @@ class Wire:
     async def prune(self) -> int:
         """Pass the call on, if nothing happens."""
         return await self._call(self._store.prune)
+
+    async def note_progress(self, notes: Mapping[Lease, Progress]) -> frozenset[int]:
+        """Pass the call on, if nothing happens."""
+        return await self._call(lambda: self._store.note_progress(notes))
 
     def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
         """Pass the call on, if nothing happens."""

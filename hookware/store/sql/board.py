@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import BigInteger, Connection, bindparam, select
 
-from hookware.core.allowance import NO_STATE, Allowance, allowance, effective
+from hookware.core.allowance import NO_STATE, Allowance, QueueState, allowance, effective
 from hookware.core.queue import Lane, QueueSettings, by_priority, lane_of
 from hookware.core.rate_limit import Bucket
+from hookware.core.retention import NO_RETENTION, Retention, retention
 from hookware.store.sql import keyed, queues
 from hookware.store.sql.outlook import Look, Outlook
 from hookware.store.sql.queues import NOTHING_RUNS, Running
@@ -36,12 +37,30 @@ _DUE = (
 class Desk:
     """What a store keeps from one claim to the next.
 
-    `cursors` are the fair keys that had the last turn, by lane.
+    `cursors` are the fair keys that had the last turn, by lane; `retention` is that of the settings as last seen.
     """
 
     outlook: Outlook
     settings: Mapping[str, QueueSettings] = field(default_factory=dict)
     cursors: dict[str, str] = field(default_factory=dict)
+    retention: Retention = NO_RETENTION
+    _overridden: Mapping[str, QueueState] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.retention = retention(self.settings.values())
+
+    def of_queue(self, name: str, state: QueueState) -> QueueSettings:
+        """Give a queue's settings as they are in this state."""
+        return effective(self.settings.get(name) or QueueSettings(name=name), state)
+
+    def learn(self, states: Mapping[str, QueueState]) -> None:
+        """Take note of what is set at run time, for what asks the database nothing of its own."""
+        overridden = {name: state for name, state in states.items() if state.overrides}
+        if {n: s.overrides for n, s in overridden.items()} != {n: s.overrides for n, s in self._overridden.items()}:
+            self._overridden = overridden
+            configured = {name: self.of_queue(name, NO_STATE) for name in self.settings}
+            now = {name: self.of_queue(name, state) for name, state in overridden.items()}
+            self.retention = retention((configured | now).values())
 
 
 class Board:
@@ -64,8 +83,7 @@ class Board:
 
     def settings(self, queue_name: str) -> QueueSettings:
         """Give a queue's settings as they are now."""
-        configured = self._desk.settings.get(queue_name) or QueueSettings(name=queue_name)
-        return effective(configured, self._states.get(queue_name, NO_STATE))
+        return self._desk.of_queue(queue_name, self._states.get(queue_name, NO_STATE))
 
     @property
     def due_queues(self) -> list[str]:
@@ -178,4 +196,6 @@ class Board:
 
 def look(connection: Connection, exclude: frozenset[str], now_us: int, desk: Desk) -> Board:
     """Look at all queues but the excluded ones."""
-    return Board(desk, desk.outlook.look(connection, now_us), exclude, now_us)
+    seen = desk.outlook.look(connection, now_us)
+    desk.learn(seen.states)
+    return Board(desk, seen, exclude, now_us)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Row, Select, String, bindparam, func, select, true, update
+from sqlalchemy import Column, Connection, Row, Select, String, bindparam, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -78,6 +78,14 @@ def tombstone(connection: Connection, wishes: Sequence[Wish], expires_us: int, n
     connection.execute(statement, rows)
 
 
+def drop(connection: Connection, task_ids: Iterable[int], expires_us: int) -> None:
+    """Remove tasks that are locked here; the names that they have won, and still hold, stay taken until then."""
+    for some in chunks(task_ids):
+        connection.execute(delete(task_table).where(_tasks.id.in_(some)))
+        held = update(name_table).where(_names.task_id.in_(some), _names.expires_us.is_(None))
+        connection.execute(held.values(expires_us=expires_us))
+
+
 def tombstone_name(connection: Connection, task_id: int, expires_us: int) -> None:
     """Let the name that a task won, if it has one, stay taken until `expires_us`."""
     connection.execute(update(name_table).where(_names.task_id == task_id).values(expires_us=expires_us))
@@ -102,7 +110,7 @@ def _insert(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict
 
 
 def _living(connection: Connection, queue_name: str, names: Sequence[str]) -> Iterator[str]:
-    living = select(_tasks.name).where(_tasks.queue_name == queue_name, ~keyed(State.DEAD))
+    living = select(_tasks.name).where(_tasks.queue_name == queue_name, ~keyed(State.DEAD), ~keyed(State.COMPLETED))
     return (row.name for row in _look_up(connection, living, _tasks.name, names))
 
 

@@ -114,6 +114,12 @@ def get_state(connection: Connection, name: str) -> QueueState:
     return NO_STATE if row is None else to_state(row)
 
 
+def overridden(connection: Connection) -> dict[str, QueueState]:
+    """Give the queues that have settings of the run time."""
+    rows = connection.execute(select(_queues.name, *SET_COLUMNS).where(_queues.overrides.is_not(None)))
+    return {row.name: to_state(row) for row in rows}
+
+
 def encode_overrides(overrides: Mapping[str, object]) -> str:
     """Write settings down."""
     plain = {name: asdict(value) if isinstance(value, RetryOptions) else value for name, value in overrides.items()}

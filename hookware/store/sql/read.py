@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select, literal_column, tuple_
+from sqlalchemy import Boolean, ColumnElement, Connection, Label, Select, literal_column, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from hookware.core.lifecycle import State
+from hookware.core.retention import Retention
 from hookware.core.task import DEFAULT_DEADLINE_US, Lease, LeasedTask
 from hookware.store.sql.damage import DamageError, from_raw, is_unreadable, raw
 from hookware.store.sql.rows import to_leased
@@ -27,6 +28,7 @@ def in_state(state: State) -> ColumnElement[bool]:
 PENDING = in_state(State.PENDING)
 LEASED = in_state(State.LEASED)
 DEAD = in_state(State.DEAD)
+COMPLETED = in_state(State.COMPLETED)
 
 
 def keyed(state: State) -> ColumnElement[bool]:
@@ -36,6 +38,13 @@ def keyed(state: State) -> ColumnElement[bool]:
     last looked at, and walks over the entries of all tasks that have been in the state since.
     """
     return _columns.state + literal_column("0") == int(state)
+
+
+def drops(retention: Retention) -> Label[bool]:
+    """Give the column that says whether a row's queue removes what is dead: not every name can be read out of a row."""
+    names = retention.dropping
+    condition = _columns.queue_name.in_(names) if names else literal_column("NULL", Boolean())
+    return condition.label("drops")
 
 
 def chunks(items: Iterable[T]) -> Iterator[Sequence[T]]:

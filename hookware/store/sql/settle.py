@@ -1,21 +1,24 @@
 """Settling: what a decision does to the row, fenced, many in few statements."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, delete, func, select, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, func, select, update
 
-from hookware.core.lifecycle import Complete, Die, Release, Retry, State
+from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, State
+from hookware.core.retention import NO_RETENTION, Retention
 from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, Settlement, stored_error
-from hookware.store.sql.names import Wish, tombstone, tombstone_name
-from hookware.store.sql.read import chunks, held, keyed
+from hookware.store.sql.names import Wish, drop, tombstone, tombstone_name
+from hookware.store.sql.read import chunks, drops, held, keyed
 from hookware.store.sql.rows import MOST_ATTEMPTS
 from hookware.store.sql.tables import task_table
 
-__all__ = ["complete", "renew", "settle", "tombstone_name"]
+__all__ = ["complete", "refusal", "renew", "settle", "tombstone_name"]
 
 _columns = task_table.c
 _ENDED: Mapping[str, None] = {"owner": None, "lease_until_us": None}
+_ENDED_ROW = (_columns.id, _columns.fence, _columns.queue_name, _columns.name)
 
 _under_lease = update(task_table).where(
     _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), keyed(State.LEASED)
@@ -33,7 +36,13 @@ _RETRY = _attempted.values(state=int(State.PENDING), eta_us=bindparam("due_us"))
 _DIE = _attempted.values(state=int(State.DEAD), ended_us=bindparam("died_us"), dead_reason=bindparam("reason"))
 
 
-def settle(connection: Connection, settlements: Sequence[Settlement], now_us: int, tombstone_us: int) -> list[bool]:
+def settle(
+    connection: Connection,
+    settlements: Sequence[Settlement],
+    now_us: int,
+    tombstone_us: int,
+    retention: Retention = NO_RETENTION,
+) -> list[bool]:
     """Carry out decisions; which of them were accepted."""
     wanted: dict[Lease, Settlement] = {}
     for settlement in settlements:
@@ -41,15 +50,24 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now_us: in
     completes = [one.lease for one in wanted.values() if isinstance(one.decision, Complete)]
     releases = [one.lease for one in wanted.values() if isinstance(one.decision, Release)]
     attempts = [one for one in wanted.values() if isinstance(one.decision, Retry | Die)]
-    done = _complete(connection, completes, now_us, tombstone_us)
+    until_us = min(now_us + tombstone_us, LATEST_US)
+    done = _complete(connection, completes, now_us, tombstone_us, retention)
     done |= _release(connection, releases)
-    done |= _end_attempts(connection, attempts, now_us)
+    done |= _end_attempts(connection, attempts, now_us, until_us, retention)
     return [_take(done, settlement.lease) for settlement in settlements]
 
 
-def complete(connection: Connection, lease: Lease, now_us: int, tombstone_us: int) -> bool:
-    """Remove a task in the caller's transaction if the lease still holds; False if it does not: roll back then."""
-    return lease in _complete(connection, [lease], now_us, tombstone_us)
+def complete(
+    connection: Connection, lease: Lease, now_us: int, tombstone_us: int, retention: Retention = NO_RETENTION
+) -> bool:
+    """End a task in the caller's transaction if the lease still holds; False if it does not: roll back then."""
+    return lease in _complete(connection, [lease], now_us, tombstone_us, retention)
+
+
+def refusal(connection: Connection, task_id: int) -> str:
+    """Say what has become of a task whose lease does not hold any more."""
+    reason = connection.execute(select(_columns.dead_reason).where(_columns.id == task_id)).scalar_one_or_none()
+    return "was cancelled" if reason == CANCELLED else "has been given to another attempt"
 
 
 def renew(connection: Connection, leases: Sequence[Lease], lease_until_us: int) -> frozenset[int]:
@@ -67,15 +85,27 @@ def renew(connection: Connection, leases: Sequence[Lease], lease_until_us: int) 
     return frozenset(kept)
 
 
-def _complete(connection: Connection, leases: Sequence[Lease], now_us: int, tombstone_us: int) -> set[Lease]:
+def _complete(
+    connection: Connection, leases: Sequence[Lease], now_us: int, tombstone_us: int, retention: Retention
+) -> set[Lease]:
     done: set[Lease] = set()
-    returned = (_columns.id, _columns.fence, _columns.queue_name, _columns.name)
     for some in chunks(leases):
-        rows = connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
+        rows = _keep(connection, some, now_us, retention)
+        if len(rows) < len(some):
+            rows += connection.execute(delete(task_table).where(*held(some)).returning(*_ENDED_ROW)).all()
         done.update(Lease(row.id, row.fence) for row in rows)
         gone = [Wish(row.queue_name, row.name, row.id) for row in rows if row.name is not None]
         tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
     return done
+
+
+def _keep(connection: Connection, leases: Sequence[Lease], now_us: int, retention: Retention) -> list[Any]:
+    """Complete those tasks whose queue keeps them; where no queue does, this asks the database nothing."""
+    if not retention.completed_us:
+        return []
+    statement = update(task_table).where(*held(leases), _columns.queue_name.in_(sorted(retention.completed_us)))
+    statement = statement.values(state=int(State.COMPLETED), ended_us=now_us, **_ENDED)
+    return list(connection.execute(statement.returning(*_ENDED_ROW)))
 
 
 def _release(connection: Connection, leases: Sequence[Lease]) -> set[Lease]:
@@ -94,26 +124,35 @@ def _release(connection: Connection, leases: Sequence[Lease]) -> set[Lease]:
     return done
 
 
-def _end_attempts(connection: Connection, attempts: Sequence[Settlement], now_us: int) -> set[Lease]:
-    until_us: dict[Lease, int] = {}
+def _end_attempts(
+    connection: Connection,
+    attempts: Sequence[Settlement],
+    now_us: int,
+    tombstone_until_us: int,
+    retention: Retention,
+) -> set[Lease]:
+    found: dict[Lease, Row[Any]] = {}
     # What is only taken back is left alone while its holder's transaction is at it.
     others = all(one.lease_until_us is not None for one in attempts)
     for some in chunks(one.lease for one in attempts):
         # Many rows with values of their own cannot tell which of them matched: look first, under the lock.
-        statement = select(_columns.id, _columns.fence, _columns.lease_until_us).where(*held(some))
+        looked_at = (_columns.id, _columns.fence, _columns.lease_until_us, drops(retention))
+        statement = select(*looked_at).where(*held(some))
         statement = statement.with_for_update(skip_locked=others)
-        until_us.update((Lease(row.id, row.fence), row.lease_until_us) for row in connection.execute(statement))
+        found.update((Lease(row.id, row.fence), row) for row in connection.execute(statement))
     accepted = [
         (one.lease, one.decision)
         for one in attempts
-        if one.lease in until_us and one.lease_until_us in (None, until_us[one.lease])
+        if one.lease in found and one.lease_until_us in (None, found[one.lease].lease_until_us)
     ]
     retries = [_retry_values(lease, each, now_us) for lease, each in accepted if isinstance(each, Retry)]
-    deaths = [_die_values(lease, each, now_us) for lease, each in accepted if isinstance(each, Die)]
+    dying = [(lease, each) for lease, each in accepted if isinstance(each, Die)]
+    deaths = [_die_values(lease, each, now_us) for lease, each in dying if not found[lease].drops]
     if retries:
         connection.execute(_RETRY, retries)
     if deaths:
         connection.execute(_DIE, deaths)
+    drop(connection, [lease.task_id for lease, _die in dying if found[lease].drops], tombstone_until_us)
     return {lease for lease, _decision in accepted}
 
 

@@ -1,7 +1,8 @@
 """The other statements of the store: adding, recovering, pruning, and what people ask and do by hand."""
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -17,15 +18,17 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    tuple_,
     update,
 )
 
-from hookware.core.lifecycle import State
-from hookware.core.task import LeasedTask, NewTask
+from hookware.core.lifecycle import CANCELLED, State
+from hookware.core.retention import NO_RETENTION, Retention
+from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
 from hookware.store.sql import dedup, names
 from hookware.store.sql.damage import DamageError
-from hookware.store.sql.read import DEAD, LEASED, chunks, in_state, keyed, leased_or_bare, read
+from hookware.store.sql.read import COMPLETED, DEAD, LEASED, chunks, drops, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_rows
 from hookware.store.sql.tables import name_table, task_table
 
@@ -33,6 +36,29 @@ _columns = task_table.c
 _names = name_table.c
 
 _FORGET = delete(name_table).where(_names.queue_name == bindparam("of_queue"), _names.name == bindparam("old_name"))
+
+_AS_NEW: Final[Mapping[str, object]] = {
+    "state": int(State.PENDING),
+    "attempt_count": 0,
+    "crash_count": 0,
+    **dict.fromkeys(("first_attempt_us", "last_status", "last_error", "dead_reason", "ended_us", "progress")),
+}
+_CANCEL = (
+    update(task_table)
+    .where(_columns.id == bindparam("task_id"), keyed(State.LEASED))
+    .values(
+        state=int(State.DEAD),
+        fence=_columns.fence + 1,
+        dead_reason=CANCELLED,
+        ended_us=bindparam("now_us"),
+        owner=None,
+        lease_until_us=None,
+    )
+)
+_NOTE = update(task_table).where(_columns.id == bindparam("task_id")).values(progress=bindparam("said"))
+
+NOT_GIVEN_UP: Final = (CANCELLED, "duplicate")
+"""Reasons of dead tasks that did not fail."""
 
 PRUNE_LIMIT = 1000
 """The most rows that one prune transaction removes of each kind: long ones would keep others from writing."""
@@ -94,8 +120,37 @@ def owners(connection: Connection, now_us: int) -> dict[str, int]:
     return ends
 
 
-def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:
-    """Remove some expired tombstones and old duplicates; how many. Zero: there are no more."""
+def prune(connection: Connection, now_us: int, tombstone_us: int, retention: Retention = NO_RETENTION) -> int:
+    """Remove some of what has had its time; how many. Zero: there is no more."""
+    count = _prune_names_and_duplicates(connection, now_us, tombstone_us)
+    until_us = min(now_us + tombstone_us, LATEST_US)
+    for queue_name, kept_us in retention.dead_us.items():
+        count += _prune_queue(connection, DEAD, queue_name, now_us - kept_us, until_us)
+    for queue_name in _queues_with_completed(connection):
+        kept_us = retention.completed_us.get(queue_name, 0)
+        count += _prune_queue(connection, COMPLETED, queue_name, now_us - kept_us, until_us)
+    return count
+
+
+def _queues_with_completed(connection: Connection) -> Iterator[str]:
+    # From one queue straight to the next: DISTINCT would read every task.
+    first = select(func.min(_columns.queue_name)).where(COMPLETED)
+    queue_name = connection.execute(first).scalar_one()
+    while queue_name is not None:
+        yield queue_name
+        queue_name = connection.execute(first.where(_columns.queue_name > queue_name)).scalar_one()
+
+
+def _prune_queue(
+    connection: Connection, state: ColumnElement[bool], queue_name: str, until_us: int, tombstone_until_us: int
+) -> int:
+    old = select(_columns.id).where(state, _columns.queue_name == queue_name, _columns.ended_us <= until_us)
+    ids = [row.id for row in _locked(connection, old.order_by(_columns.ended_us))]
+    names.drop(connection, ids, tombstone_until_us)
+    return len(ids)
+
+
+def _prune_names_and_duplicates(connection: Connection, now_us: int, tombstone_us: int) -> int:
     # Locked where they are chosen: a name that is won again, or a duplicate that is run again, is none any more.
     # The order is that of the index: without it PostgreSQL may read the whole table.
     expired = select(_names.queue_name, _names.name).where(_names.expires_us <= now_us).order_by(_names.expires_us)
@@ -134,25 +189,58 @@ def list_tasks(connection: Connection, *, state: State | None, queue_name: str |
 def run_again(connection: Connection, task_id: int, now_us: int) -> bool:
     """Make a dead task pending and due now; the fence goes on counting, so that no old lease fits again."""
     statement = update(task_table).where(_columns.id == task_id, keyed(State.DEAD))
-    statement = statement.values(
-        state=int(State.PENDING),
-        eta_us=now_us,
-        attempt_count=0,
-        crash_count=0,
-        first_attempt_us=None,
-        last_status=None,
-        last_error=None,
-        dead_reason=None,
-        ended_us=None,
-    )
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(statement.values(eta_us=now_us, **_AS_NEW)).rowcount == 1
+
+
+def run_some_again(
+    connection: Connection, queue_name: str, reason: str | None, now_us: int, died_until_us: int, limit: int
+) -> int:
+    """Do so with some tasks of a queue that were dead by `died_until_us`, the longest dead first; how many."""
+    dead = select(_columns.id).where(DEAD, _columns.queue_name == queue_name, _columns.ended_us <= died_until_us)
+    wanted = dead.where(_columns.dead_reason.not_in(NOT_GIVEN_UP) if reason is None else _columns.dead_reason == reason)
+    wanted = wanted.order_by(_columns.ended_us, _columns.id).limit(limit).with_for_update(skip_locked=True)
+    ids = connection.execute(wanted).scalars().all()
+    for some in chunks(ids):
+        again = update(task_table).where(_columns.id.in_(some), keyed(State.DEAD))
+        connection.execute(again.values(eta_us=now_us, **_AS_NEW))
+    return len(ids)
+
+
+def cancel(connection: Connection, task_id: int, now_us: int, tombstone_us: int, retention: Retention) -> bool:
+    """Call off a task that has not ended: a running one dies under a new fence, which no attempt has."""
+    # Who waited for a handler's transaction that is just ending the task might wait for long: try again instead.
+    lock = select(_columns.state, drops(retention)).where(_columns.id == task_id).with_for_update(nowait=True)
+    row = connection.execute(lock).one_or_none()
+    if row is None or row.state in (State.DEAD, State.COMPLETED):
+        return False
+    if row.state != State.LEASED:
+        return remove(connection, task_id, now_us, tombstone_us)
+    if row.drops:
+        names.drop(connection, [task_id], min(now_us + tombstone_us, LATEST_US))
+    else:
+        connection.execute(_CANCEL, {"task_id": task_id, "now_us": now_us})
+    return True
+
+
+def note_progress(connection: Connection, notes: Mapping[Lease, Progress]) -> frozenset[int]:
+    """Write down how far tasks have come, as long as no other attempt has begun; those that are locked are left out."""
+    written: set[int] = set()
+    for some in chunks(notes):
+        by_key = _columns.id.in_([lease.task_id for lease in some])
+        same = select(_columns.id, _columns.fence).where(by_key, tuple_(_columns.id, _columns.fence).in_(some))
+        rows = connection.execute(same.with_for_update(skip_locked=True)).all()
+        texts = [{"task_id": row.id, "said": json.dumps(notes[Lease(row.id, row.fence)])} for row in rows]
+        if texts:
+            connection.execute(_NOTE, texts)
+        written.update(row.id for row in rows)
+    return frozenset(written)
 
 
 def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int) -> bool:
     """Remove a task that is not running and tombstone its name."""
     statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
-    row = connection.execute(statement.returning(_columns.queue_name, _columns.name)).one_or_none()
-    if row is not None and row.name is not None:
+    row = connection.execute(statement.returning(_columns.queue_name, _columns.name, _columns.state)).one_or_none()
+    if row is not None and row.name is not None and row.state != State.COMPLETED:
         wish = names.Wish(row.queue_name, row.name, task_id)
         names.tombstone(connection, [wish], min(now_us + tombstone_us, LATEST_US), now_us)
     return row is not None

@@ -2,24 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
 from hookware.core.lifecycle import State
 from hookware.core.queue import QueueSettings
-from hookware.core.task import Lease, LeasedTask, NewTask
+from hookware.core.retention import Retention
+from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.env import Env
-from hookware.store.base import AddResult, Claim, Claimed, Settlement, TaskInfo
+from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
 from hookware.store.sql import claim, damage, schema, settle, statements
 from hookware.store.sql.board import Desk
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
-from hookware.store.sql.queues import set_overrides, set_paused
+from hookware.store.sql.queues import overridden, set_overrides, set_paused
 from hookware.store.sql.runner import Runner
 from hookware.store.sql.times import Clock
 
 T = TypeVar("T")
+
+_AGAIN_AT_ONCE: Final = 100
+"""How many tasks one transaction revives: while it lasts, nobody else may write on SQLite."""
 
 
 class SQLStore:
@@ -31,6 +35,9 @@ class SQLStore:
         env: for the failpoints, and to see how long it takes to look for due tasks.
         tombstone_us: how long the name of a finished task stays taken.
         queues: the configured settings, by queue.
+
+    Attributes:
+        on_cancelled: called with the id of each task that is called off here; None: no attempt runs in this process.
     """
 
     def __init__(
@@ -49,6 +56,12 @@ class SQLStore:
         self._tombstone_us = tombstone_us
         self._last_queue = ""
         self._checked = False
+        self.on_cancelled: Callable[[int], None] | None = None
+
+    @property
+    def retention(self) -> Retention:
+        """How long tasks stay after their end, by the settings that the last look at the queues has seen."""
+        return self._desk.retention
 
     async def prepare(self, create_tables: bool) -> None:
         """Make hookware's two tables if they are missing, or see that they are there; and that they fit, once.
@@ -107,11 +120,15 @@ class SQLStore:
         return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock(c), self._desk), write=False)
 
     async def prune(self) -> int:
-        """Remove expired tombstones and old duplicates, in as many short transactions as it takes."""
+        """Remove what has had its time, in as many short transactions as it takes."""
         count = 0
-        while removed := await self._runner.run(lambda c: statements.prune(c, self._clock(c), self._tombstone_us)):
+        while removed := await self._runner.run(self._prune):
             count += removed
         return count
+
+    async def note_progress(self, notes: Mapping[Lease, Progress]) -> frozenset[int]:
+        """Write down how far tasks have come."""
+        return await self._runner.run(lambda c: statements.note_progress(c, notes))
 
     def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
         """Prolong leases, in the thread that calls."""
@@ -143,8 +160,30 @@ class SQLStore:
         """Make a DEAD task PENDING and due now."""
         return await self._runner.run(lambda c: statements.run_again(c, task_id, self._clock(c)))
 
+    async def run_again_all(self, queue_name: str, *, reason: str | None = None, limit: int = 1000) -> int:
+        """Make dead tasks of a queue PENDING and due now, in as many short transactions as it takes."""
+        count, died_until_us = 0, LATEST_US
+
+        def again(connection: Connection) -> int:
+            nonlocal died_until_us
+            now_us = self._clock(connection)
+            died_until_us = min(died_until_us, now_us)  # one that dies meanwhile is not revived once more
+            some = min(limit - count, _AGAIN_AT_ONCE)
+            return statements.run_some_again(connection, queue_name, reason, now_us, died_until_us, some)
+
+        while count < limit and (revived := await self._runner.run(again)):
+            count += revived
+        return count
+
+    async def cancel(self, task_id: int) -> bool:
+        """Call a task off."""
+        cancelled = await self._runner.run(self._cancel(task_id))
+        if cancelled and self.on_cancelled is not None:
+            self.on_cancelled(task_id)
+        return cancelled
+
     async def delete(self, task_id: int) -> bool:
-        """Remove a PENDING or DEAD task."""
+        """Remove a task that is not running."""
         return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock(c), self._tombstone_us))
 
     async def _past_damage(self, look: Callable[[Connection], T]) -> T:
@@ -172,6 +211,14 @@ class SQLStore:
             outlook.look(connection, now_us, wide=True)  # here no claim waits for it
         return tasks
 
+    def _prune(self, connection: Connection) -> int:
+        now_us = self._clock(connection)
+        self._desk.learn(overridden(connection))  # what was never looked at must not go too early
+        return statements.prune(connection, now_us, self._tombstone_us, self.retention)
+
+    def _cancel(self, task_id: int) -> Callable[[Connection], bool]:
+        return lambda c: statements.cancel(c, task_id, self._clock(c), self._tombstone_us, self.retention)
+
     def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
         return statements.add(connection, tasks, self._clock(connection))
 
@@ -187,6 +234,7 @@ class SQLStore:
         return answer
 
     def _settle(self, settlements: Sequence[Settlement], connection: Connection) -> list[bool]:
-        accepted = settle.settle(connection, settlements, self._clock(connection), self._tombstone_us)
+        now_us = self._clock(connection)
+        accepted = settle.settle(connection, settlements, now_us, self._tombstone_us, self.retention)
         self._fp("settle.updated")
         return accepted

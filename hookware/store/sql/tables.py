@@ -92,7 +92,8 @@ for _name, _columns, _where in (
     ("ix_hookware_task_pending", (task_table.c.lane, task_table.c.eta_us, task_table.c.id), State.PENDING),
     ("ix_hookware_task_leased", (task_table.c.lease_until_us, task_table.c.id), State.LEASED),
     ("ix_hookware_task_dead", (task_table.c.dead_reason, task_table.c.ended_us), State.DEAD),
-    ("ix_hookware_task_completed", (task_table.c.ended_us,), State.COMPLETED),
+    ("ix_hookware_task_buried", (task_table.c.queue_name, task_table.c.ended_us, task_table.c.id), State.DEAD),
+    ("ix_hookware_task_completed", (task_table.c.queue_name, task_table.c.ended_us), State.COMPLETED),
     ("ix_hookware_task_pull", (task_table.c.queue_name, task_table.c.eta_us, task_table.c.id), State.PULL),
 ):
     # The state is a literal in the index's condition: the statements must spell it the same way to use the index.
@@ -195,9 +196,13 @@ class TaskRow:
     fair_key: str | None
     limit_key: str | None
     depth: int | None
+    owner: str | None
+    lease_until_us: int | None
+    ended_us: int | None
+    was_updated = False
 
 
 registry(metadata=metadata).map_imperatively(
-    # The fence is the version: a DELETE through a session carries `AND fence = ...` and raises when it is stale.
+    # The fence is the version: what a session writes carries `AND fence = ...`, and raises when it is stale.
     TaskRow, task_table, version_id_col=task_table.c.fence, version_id_generator=False,
 )  # fmt: skip
