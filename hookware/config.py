@@ -43,6 +43,7 @@ class Config:
         deferred_pickle_keys: what signs pickled calls: the first signs, all verify; none: there are no pickled calls.
         codec: encodes payloads for the database; None: they are stored as they are.
         cron_grace_seconds: how old a time of a cron entry may be that is made up for.
+        max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit.
     """
 
     concurrency: int = 10
@@ -63,6 +64,7 @@ class Config:
     deferred_pickle_keys: tuple[bytes, ...] = field(default=(), repr=False)
     codec: Codec | None = field(default=None, repr=False)
     cron_grace_seconds: float = 3600.0
+    max_chain_depth: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "crash_limit", "max_body_bytes"):
@@ -83,8 +85,15 @@ class Config:
             split_base_url(self.base_url)
         except (ValueError, TypeError) as error:
             raise ConfigurationError(str(error)) from None
+        self._check_optional()
+
+    def _check_optional(self) -> None:
         if self.codec is not None:
             _check_codec(self.codec)
+        if self.max_chain_depth is not None:
+            _check_count("max_chain_depth", self.max_chain_depth)
+        for queue in self.queues.values():
+            _check_retention(queue)
 
     def queue(self, name: str) -> QueueSettings:
         """Give the settings of the queue `name`."""
@@ -116,6 +125,12 @@ def dispatches_here(dispatch: bool) -> bool:
 def _check_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _check_retention(queue: QueueSettings) -> None:
+    _check(f"retention_seconds of queue {queue.name!r}", queue.retention_seconds, least=0)
+    if queue.dead_retention_seconds is not None:
+        _check(f"dead_retention_seconds of queue {queue.name!r}", queue.dead_retention_seconds, least=0)
 
 
 def _check(name: str, value: object, *, least: float) -> None:

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from hookware.core.task import LeasedTask
 from hookware.delivery import Delivery, delivery_in
 from hookware.errors import SessionError
+from hookware.progress import checked_progress
 from hookware.store.base import Inspector
 from hookware.store.sql.outbox import the_outbox
 from hookware.transaction import complete_in
@@ -45,6 +46,8 @@ class TaskContext:
         url: path and query, as added.
         headers: the task's own headers, lower-case names.
         body: the payload.
+        depth: how many tasks came before it, each of which has added the next one in its handler; 0 for one that was
+            added elsewhere.
     """
 
     def __init__(self, delivery: Delivery) -> None:
@@ -58,16 +61,37 @@ class TaskContext:
         self.url: str = task.url
         self.headers: Mapping[str, str] = dict(task.headers)
         self.body: bytes = task.body
+        self.depth: int = task.depth
 
     def __repr__(self) -> str:
         return f"TaskContext(id={self.id}, queue_name={self.queue_name!r}, attempt={self.attempt})"
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far this attempt has come; `TaskInfo.progress` shows it to people.
+
+        It only keeps the latest in memory, in any thread, and returns at once; about twice a second the latest is
+        stored. It stays until an attempt says something else, at a retry too, and ends with the task's row. Where the
+        engine's transactions keep a snapshot (REPEATABLE READ or SERIALIZABLE), it is not stored.
+
+        Args:
+            done: a finite number.
+            total: how much it will be in the end, if that is known.
+            note: a text for people; its first 200 characters are kept.
+
+        Raises:
+            InvalidProgressError: `done` or `total` is no finite number, or `note` is no text.
+        """
+        said = checked_progress(done, total, note)
+        if said != self._delivery.progress:
+            self._delivery.progress = said
+            self._delivery.on_progress(said)
 
     def complete_in(self, session: "Session | AnyAsyncSession") -> None:
         """Let the task's completion commit together with what the handler writes through `session`.
 
         Call it once, before you commit. If the handler then commits, the task is done, whatever the answer says;
         if the session rolls back, or the handler forgets to commit, the attempt has failed and is tried again.
-        A task that has been given to a newer attempt meanwhile makes the commit raise `StaleDataError`.
+        A task that has been cancelled or given to a newer attempt meanwhile makes the commit raise `StaleDataError`.
 
         Args:
             session: the handler's own Session or AsyncSession, on the queue's database.

@@ -5,7 +5,7 @@ before the deadline. Whatever else the app does, up to SystemExit, is a failure 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from hookware.config import Config
 from hookware.core.headers import checked_method, delivery_headers
 from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
 from hookware.core.queue import CRON_QUEUE
-from hookware.core.task import LeasedTask
+from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
 from hookware.env import Env
 from hookware.errors import PermanentTaskFailure, describe
@@ -45,13 +45,15 @@ class Delivery:
         completed: the handler's own transaction has committed the task's removal.
         completing: its handler's own transaction commits, or has committed, the removal: a lease that is gone says
             nothing any more.
-        lease_lost: the task has been given to another attempt; whatever this one wrote is rolled back.
+        lease_lost: the task has been cancelled or given to another attempt; whatever this one wrote is rolled back.
         conflict: the handler's transaction met a concurrent one, and this is what the database said.
         collided: it wrote a value that must be unique and was there already, in this try or an earlier one of the
             attempt: once is taken for a concurrent transaction, twice for the handler's fault.
         is_again: an earlier try of the attempt met a concurrent transaction.
         failure: why the attempt failed although a response may have left.
         refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
+        progress: how far it has come, as its handler last said.
+        on_progress: told of what it says, in whatever thread; it must not block.
     """
 
     __slots__ = (
@@ -62,6 +64,8 @@ class Delivery:
         "failure",
         "is_again",
         "lease_lost",
+        "on_progress",
+        "progress",
         "refused",
         "task",
     )
@@ -76,6 +80,8 @@ class Delivery:
         self.conflict: str | None = None
         self.failure: BaseException | None = None
         self.refused = False
+        self.progress: Progress | None = None
+        self.on_progress: Callable[[Progress], None] = lambda _progress: None
 
 
 def delivery_in(scope: Mapping[str, object]) -> Delivery | None:
@@ -220,7 +226,8 @@ class _Call:
             return Succeeded(answer.status or 200, completed=True)
         if delivery.lease_lost:
             # There is nothing left to settle, and the fence refuses whoever tries.
-            return self._failed("the task had been given to a newer attempt; what this one wrote is rolled back")
+            gone = "the task had been cancelled or given to a newer attempt; what this one wrote is rolled back"
+            return self._failed(gone if error is None else describe(error))
         if delivery.conflict is not None and not _is_permanent(error):
             return Conflicted(delivery.conflict)
         if self._cancelled and not self._timed_out:

@@ -11,7 +11,9 @@ Error, the root
 ├── InvalidQueueModeError             a pull task: there are no pull queues yet
 ├── InvalidScheduleError              also a ValueError: no schedule, or no time zone
 ├── InvalidTagError
+├── InvalidProgressError              progress(done, total, note) with what is no number or text
 ├── InvalidTaskError
+│   ├── ChainTooDeepError             a task adds a task, and is max_chain_depth deep itself
 │   ├── InvalidEtaError
 │   ├── InvalidTaskNameError
 │   ├── InvalidUrlError
@@ -24,7 +26,7 @@ Error, the root
 │   ├── AmbiguousSessionError         two open sessions: say which with session=
 │   └── SecondWriterError             SQLite has one writer, and this request is already it
 ├── SingularTaskFailure               raised by a deferred function: try again, quietly
-├── TaskLeaseExpiredError             the task was given to another attempt; this one's writes are rolled back
+├── TaskLeaseExpiredError             the task was cancelled or given to another attempt; what it wrote is rolled back
 ├── TooManyTasksError
 ├── TransientError                    the database did not answer; adding again may work
 ├── UnknownCronEntryError
@@ -79,6 +81,10 @@ class InvalidScheduleError(Error, ValueError):
 
 class InvalidTagError(Error):
     """The tag is too long."""
+
+
+class InvalidProgressError(Error):
+    """What a task says of its progress is no number, or no text."""
 
 
 class InvalidTaskError(Error):
@@ -139,8 +145,15 @@ class SingularTaskFailure(Error):  # noqa: N818 - App Engine's name
     """Raise it in a deferred function: the attempt has failed and the task is tried again, without a traceback."""
 
 
+class ChainTooDeepError(InvalidTaskError, PermanentTaskFailure):
+    """A task adds a task, and is as deep in its chain as `max_chain_depth` lets one be.
+
+    A handler that does not catch it has failed for good: it would be as deep the next time.
+    """
+
+
 class TaskLeaseExpiredError(Error):
-    """The task has been given to another attempt: what this one wrote is rolled back."""
+    """The task has been cancelled or given to another attempt: what this one wrote is rolled back."""
 
 
 class TooManyTasksError(Error):

@@ -21,7 +21,7 @@ class AttemptStarted:
 class AttemptSettled:
     """An attempt ended, and the decision about the task is stored.
 
-    `accepted` False: the lease had gone to a newer attempt, and this one's result was refused.
+    `accepted` False: the task had been cancelled or given to a newer attempt, and this one's result was refused.
     """
 
     task: LeasedTask
@@ -107,7 +107,8 @@ def _log_settled(event: AttemptSettled) -> None:
 
 def _described(event: AttemptSettled) -> tuple[int, str]:
     if not event.accepted:
-        return logging.WARNING, "was refused: the task had been given to a newer attempt"
+        why = f" ({one_line(event.decision.error)})" if isinstance(event.decision, Retry | Die) else ""
+        return logging.WARNING, f"was refused: the task had been cancelled or given to a newer attempt{why}"
     match event.decision:
         case Complete():
             return logging.INFO, "completed"

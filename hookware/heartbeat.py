@@ -152,7 +152,7 @@ class Heartbeat:
                 held.renewed_at, held.rests = began, False
             else:
                 taken.append(held)
-        self._lose(taken, "other attempts have them")
+        self._lose(taken, "they were cancelled, or other attempts have them")
 
     def _old(self) -> list[_Held]:
         now = self._env.monotonic()

@@ -92,6 +92,8 @@ class Hookware:
             would say as a mapping, or CronEntry objects.
         cron_grace_seconds: how old a time may be that nobody was there for, and that is made up for; of several such
             times of one entry only the latest is.
+        max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit, so that a
+            task which adds itself again goes on for ever.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
@@ -123,6 +125,7 @@ class Hookware:
         codec: Codec | None = None,
         cron: CronSource = (),
         cron_grace_seconds: float = 3600.0,
+        max_chain_depth: int | None = None,
         router: TaskRouter | None = None,
         env: Env | None = None,
     ) -> None:
@@ -153,6 +156,7 @@ class Hookware:
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
                 codec=codec,
                 cron_grace_seconds=cron_grace_seconds,
+                max_chain_depth=max_chain_depth,
             )
             self._cron_entries = entries_of(cron)
             self._outbox = self._outbox_on(engine, listen)

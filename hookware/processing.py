@@ -17,6 +17,7 @@ from hookware.heartbeat import Heartbeat
 from hookware.listener import Listener
 from hookware.notifier import Notifier
 from hookware.owner import current_owner
+from hookware.progress import ProgressLog
 from hookware.reaper import Reaper
 from hookware.scheduler import Planned, Scheduler
 from hookware.store.sql.outbox import Outbox
@@ -77,6 +78,7 @@ class Processing:
             health=health,
             on_left_over=self._notifier.left_over,
         )
+        self._progress = ProgressLog(store, env, events, health)
         wake, holds = self._dispatcher.wake, heartbeat.holds
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
         self._scheduler = Scheduler(outbox, plans, health)
@@ -93,6 +95,8 @@ class Processing:
         loops.start_soon(self._reaper.run)
         loops.start_soon(self._measure_lag)
         loops.start_soon(self._scheduler.run)
+        loops.start_soon(self._progress.run)
+        self._outbox.store.on_cancelled = self._dispatcher.cancelled
         if self._listener is not None:
             loops.start_soon(self._listener.run)
 
@@ -111,6 +115,7 @@ class Processing:
                     stopping.start_soon(self._listener.stop)
                 await self._dispatcher.stop()
         finally:
+            self._progress.stop()
             self._outbox.runner.relax()
             self._notifier.notify()  # of what was given back
 
@@ -133,7 +138,9 @@ class Processing:
         # What met a concurrent transaction may have met a renewal of its own lease.
         in_sqlite = self._outbox.write_lock is not None
         if self._outbox.keeps_snapshots or (delivery.is_again and not in_sqlite):
-            await self._heartbeat.rest(delivery.task.lease)
+            await self._heartbeat.rest(delivery.task.lease)  # and its row is left alone
+        else:
+            delivery.on_progress = partial(self._progress.note, delivery.task.lease)
         try:
             delivery.task = decoded(self._outbox.config.codec, delivery.task)
         except Error as error:
@@ -150,7 +157,7 @@ class Processing:
 
 
 async def _close(outbox: Outbox, notifier: Notifier) -> None:
-    outbox.on_committed = None
+    outbox.on_committed = outbox.store.on_cancelled = None
     outbox.runner.hurry(_LAST_SECONDS)
     try:
         await notifier.close()

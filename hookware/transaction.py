@@ -10,21 +10,19 @@ import sys
 import weakref
 from collections.abc import Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sqlalchemy import Connection, Engine, TextClause, event, insert, inspect
+from sqlalchemy import Connection, Engine, TextClause, event, insert
 from sqlalchemy.exc import UnboundExecutionError
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from hookware.core.task import Draft, NewTask
+from hookware.core.task import MOST_DEPTH, Draft, NewTask
 from hookware.delivery import Delivery
-from hookware.errors import BadTransactionStateError, ConfigurationError, SessionError, TaskAlreadyExistsError
-from hookware.store.sql.dedup import is_waiting
-from hookware.store.sql.names import Wish, tombstone
-from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox, waits_already
+from hookware.errors import BadTransactionStateError, ChainTooDeepError, ConfigurationError, SessionError
+from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox
 from hookware.store.sql.own_session import OwnSession
+from hookware.store.sql.row_events import Ending, refuse_conflict
 from hookware.store.sql.rows import to_object, to_rows
 from hookware.store.sql.tables import TaskRow, task_table
 from hookware.unit_of_work import UnitOfWork, current_unit, warn_left_behind
@@ -32,6 +30,10 @@ from hookware.unit_of_work import UnitOfWork, current_unit, warn_left_behind
 _LEDGER: Final = "hookware.ledger"
 _WROTE: Final = "hookware.wrote"
 _ADDED: Final = "hookware.added"
+_GROWTH: Final = (
+    "tasks add tasks that add more of them than run, {method} {url} for one. If they are not meant to, pause their "
+    "queue, and set Hookware(max_chain_depth=...) or the queue's rate"
+)
 
 
 # ENQUEUE
@@ -44,12 +46,13 @@ def enqueue(
 
     Raises:
         AmbiguousSessionError: two sessions are open in this request and `session` does not say which.
+        ChainTooDeepError: the task that adds them is as deep in its chain as one may be.
         BadTransactionStateError: `transactional=True`, and there is no transaction to join.
         ConfigurationError: no Hookware serves this process, session or connection.
         TaskAlreadyExistsError: added at once, and the name is taken.
     """
     outbox, unit = outbox_for(session, connection)
-    tasks = [outbox.new_task(draft) for draft in drafts]
+    tasks = _new_tasks(drafts, outbox, unit)
     if connection is not None:
         _insert_on(_sync_connection(connection), tasks, outbox)
     elif session is not None:
@@ -74,16 +77,31 @@ async def enqueue_async(
     """Do the same without blocking the event loop, also where the task is inserted at once."""
     outbox, unit = outbox_for(session, connection)
     if connection is not None and hasattr(connection, "sync_connection"):
-        tasks = [outbox.new_task(draft) for draft in drafts]
+        tasks = _new_tasks(drafts, outbox, unit)
         await connection.run_sync(_insert_on, tasks, outbox)  # type: ignore[attr-defined]  # an AsyncConnection
         return tasks
     at_once = session is None and connection is None and (transactional is False or not _may_join(unit))
     if not at_once or transactional is True:
         return enqueue(drafts, session=session, connection=connection, transactional=transactional)
-    tasks = [outbox.new_task(draft) for draft in drafts]
+    tasks = _new_tasks(drafts, outbox, unit)
     _refuse_second_writer(unit)
     await outbox.add(tasks)
     return tasks
+
+
+def _new_tasks(drafts: Sequence[Draft], outbox: Outbox, unit: UnitOfWork | None) -> list[NewTask]:
+    if unit is None or unit.delivery is None:
+        return [outbox.new_task(draft) for draft in drafts]
+    parent, limit = unit.delivery.task, outbox.config.max_chain_depth
+    depth = min(parent.depth + 1, MOST_DEPTH)
+    if limit is not None and depth > limit:
+        raise ChainTooDeepError(
+            f"task {parent.label} is {parent.depth} tasks deep in a chain of tasks that add tasks, and max_chain_depth "
+            f"is {limit}: end the chain, or begin another one in a request; or raise Hookware(max_chain_depth=...)"
+        )
+    if outbox.growth.added(parent.depth, len(drafts), outbox.env.monotonic()):
+        outbox.warn_once("growth", _GROWTH.format(method=parent.method, url=parent.url.partition("?")[0]))
+    return [outbox.new_task(replace(draft, depth=depth)) for draft in drafts]
 
 
 def _enqueue_in_request(tasks: Sequence[NewTask], outbox: Outbox, unit: UnitOfWork, transactional: bool | None) -> None:
@@ -175,7 +193,7 @@ def _insert_on(connection: Connection, tasks: Sequence[NewTask], outbox: Outbox)
     outbox.check_schema(connection)
     for task in tasks:
         if task.keys.on_conflict == "raise":
-            _refuse_conflict(connection, task.queue_name, task.keys.dedup_key)
+            refuse_conflict(connection, task.queue_name, task.keys.dedup_key)
     stamp_us = outbox.stamp_us()
     connection.execute(insert(task_table), to_rows(tasks, stamp_us))
     connection.info[_ADDED] = connection.info.get(_ADDED, 0) + len(tasks)
@@ -213,14 +231,14 @@ class _Ledger:
     rows: list[TaskRow] = field(default_factory=list)
     reserved: list[TaskRow] = field(default_factory=list)
     completes: Delivery | None = None
-    completed_row: TaskRow | None = None
+    ending: Ending | None = None
     over: bool = False
 
 
 def complete_in(session: object, unit: UnitOfWork, delivery: Delivery) -> None:
-    """Let the task's removal commit with a session of the handler's own.
+    """Let the task's end commit with a session of the handler's own.
 
-    The removal carries the fence: in a session whose task has been given to a newer attempt the commit raises
+    It carries the fence: in a session whose task has been cancelled or given to a newer attempt the commit raises
     `StaleDataError`, and the handler's writes roll back with it.
     """
     inner = _sync_session(session)
@@ -233,14 +251,9 @@ def complete_in(session: object, unit: UnitOfWork, delivery: Delivery) -> None:
             "complete_in(session): the session is on another database than the queue's; "
             "one transaction cannot span both"
         )
-    row = TaskRow()
-    row.id = delivery.task.id
-    make_transient_to_detached(row)
-    for name in ("fence", "queue_name", "name"):
-        set_committed_value(row, name, getattr(delivery.task, name))
-    inner.delete(row)
     ledger = _ledger(inner, unit.outbox, unit)
-    ledger.completes, ledger.completed_row = delivery, row
+    keep = unit.outbox.store.retention.keeps(delivery.task.queue_name)
+    ledger.completes, ledger.ending = delivery, Ending(inner, delivery.task, keep=keep)
     unit.completing = delivery.completing = True
 
 
@@ -287,10 +300,6 @@ def _is_reading_text(statement: object) -> bool:
     )
 
 
-def _is_deleted(row: TaskRow | None) -> bool:
-    return row is not None and inspect(row).was_deleted
-
-
 @event.listens_for(Session, "before_commit")
 def _commits(session: Session) -> None:
     ledger = session.info.get(_LEDGER)
@@ -315,7 +324,7 @@ def _committed(session: Session) -> None:
     if isinstance(session, OwnSession):
         session.task_count += count  # only a savepoint of the unit's own transaction, which tells of them all
         return
-    if ledger.completes is not None and _is_deleted(ledger.completed_row):
+    if ledger.completes is not None and ledger.ending is not None and ledger.ending.is_committed:
         ledger.completes.completed = True
     ledger.outbox.committed(count)
 
@@ -332,6 +341,8 @@ def _savepoint_rolled_back(session: Session, transaction: SessionTransaction) ->
     ledger = session.info.get(_LEDGER)
     if ledger is not None and transaction.nested:
         ledger.rows = [row for row in ledger.rows if row in session]
+        if ledger.ending is not None:
+            ledger.ending.savepoint_rolled_back()
 
 
 @event.listens_for(Session, "after_transaction_end")
@@ -363,25 +374,3 @@ def _left_behind(ledger: _Ledger) -> None:
 
 def _labels(rows: Sequence[TaskRow]) -> list[str]:
     return [f"{row.method} {row.url}" for row in rows]
-
-
-@event.listens_for(TaskRow, "before_insert")
-def _row_inserted(_mapper: object, connection: Connection, row: TaskRow) -> None:
-    outbox = outbox_of(connection.engine)
-    if outbox is not None:
-        outbox.check_schema(connection)
-    if row.on_conflict == "raise":
-        _refuse_conflict(connection, row.queue_name, row.dedup_key)
-
-
-def _refuse_conflict(connection: Connection, queue_name: str, dedup_key: str | None) -> None:
-    if dedup_key is not None and is_waiting(connection, queue_name, dedup_key):
-        raise TaskAlreadyExistsError(waits_already(queue_name, dedup_key))
-
-
-@event.listens_for(TaskRow, "after_delete")
-def _row_deleted(_mapper: object, connection: Connection, row: TaskRow) -> None:
-    outbox = outbox_of(connection.engine)
-    if outbox is not None and row.name is not None:
-        now_us = outbox.clock(connection)
-        tombstone(connection, [Wish(row.queue_name, row.name, row.id)], now_us + outbox.tombstone_us, now_us)

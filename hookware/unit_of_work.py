@@ -16,7 +16,7 @@ from hookware.delivery import Delivery
 from hookware.errors import AmbiguousSessionError, SecondWriterError, SessionError, TaskLeaseExpiredError
 from hookware.store.sql.outbox import Outbox
 from hookware.store.sql.own_session import FINISHED, OwnSession, new_async_session
-from hookware.store.sql.settle import complete
+from hookware.store.sql.settle import complete, refusal
 from hookware.store.sql.tables import TaskRow
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class UnitOfWork:
         self._own_async: AsyncSession | None = None
         self._left_behind: list[str] = []
         self._writer: tuple[Connection, object] | None = None
+        if delivery is not None:
+            outbox.growth.ran(delivery.task.depth, outbox.env.monotonic())
 
     # What enqueue and the session events ask.
 
@@ -192,7 +194,7 @@ class UnitOfWork:
         In a delivery whose handler used neither, nothing is done here: the dispatcher settles it.
 
         Raises:
-            TaskLeaseExpiredError: the task has been given to another attempt; everything is rolled back.
+            TaskLeaseExpiredError: the task has been cancelled or given to another attempt; all is rolled back.
         """
         if self._own is None and self._waiting:
             self._make_own()
@@ -253,11 +255,12 @@ class UnitOfWork:
         delivery = self.delivery
         if delivery is None:
             return
-        now_us = self.outbox.clock(connection)
-        if not complete(connection, delivery.task.lease, now_us, self.outbox.tombstone_us):
+        now_us, task = self.outbox.clock(connection), delivery.task
+        retention = self.outbox.store.retention.only(task.queue_name)
+        if not complete(connection, task.lease, now_us, self.outbox.tombstone_us, retention):
             delivery.lease_lost = True
             raise TaskLeaseExpiredError(
-                f"task {delivery.task.label} has been given to another attempt; what this one wrote is rolled back"
+                f"task {task.label} {refusal(connection, task.id)}; what this one wrote is rolled back"
             )
 
     async def _discard_own(self) -> None:

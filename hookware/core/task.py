@@ -16,6 +16,9 @@ DEFAULT_DEADLINE_US = 30_000_000
 """How long one attempt may take by default: 30 seconds, as in App Engine's first years."""
 
 
+MOST_DEPTH = 2**31 - 1
+"""The depth that stands for all that is deeper: a task that adds itself again for ever gets there one day."""
+
 PULL = "PULL"
 """The method of tasks that are not delivered, but leased from a pull queue."""
 

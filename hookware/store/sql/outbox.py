@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from hookware.config import Config
+from hookware.core.growth import Growth
 from hookware.core.task import Draft, NewTask
 from hookware.encoding import encoded
 from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
@@ -59,7 +60,11 @@ class Outbox:
         running: whether it still runs; None before it began.
         under_way: how many requests and tasks are on their way through the app.
         functions: what `hookware.deferred` may call here; None: nothing.
+        growth: notices tasks that breed.
     """
+
+    functions: object | None = None
+    under_way = 0
 
     def __init__(
         self,
@@ -96,8 +101,7 @@ class Outbox:
         self.keeps_snapshots = False
         self.seen = False
         self.running: bool | None = None
-        self.under_way = 0
-        self.functions: object | None = None
+        self.growth = Growth()
         self._said: set[str] = set()
         self._prepared = False
         self._preparing = anyio.Lock()

@@ -1,0 +1,84 @@
+"""What goes with a task's row in a session of the user's: it is looked where it goes, and what ends leaves its name."""
+
+from sqlalchemy import Connection, event, inspect
+from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from hookware.core.lifecycle import State
+from hookware.core.task import LeasedTask
+from hookware.errors import TaskAlreadyExistsError
+from hookware.store.sql.dedup import is_waiting
+from hookware.store.sql.names import Wish, tombstone
+from hookware.store.sql.outbox import outbox_of, waits_already
+from hookware.store.sql.tables import TaskRow
+
+
+class Ending:
+    """The end of a task, on its way in a session: its row is deleted, or changed to COMPLETED where it is kept.
+
+    Either carries the fence.
+    """
+
+    def __init__(self, session: Session, task: LeasedTask, *, keep: bool) -> None:
+        self._keep = keep
+        row = self._row = TaskRow()
+        row.id = task.id
+        make_transient_to_detached(row)
+        for name in ("fence", "queue_name", "name"):
+            set_committed_value(row, name, getattr(task, name))
+        if keep:
+            session.add(row)
+            row.state, row.owner, row.lease_until_us = int(State.COMPLETED), None, None
+        else:
+            session.delete(row)
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the commit that has just been made has ended the task."""
+        return self._row.was_updated if self._keep else inspect(self._row).was_deleted
+
+    def savepoint_rolled_back(self) -> None:
+        """Take note that a savepoint has been undone, and with it perhaps the end."""
+        self._row.was_updated = (
+            self._row.was_updated and "state" in inspect(self._row).dict
+        )  # what is undone is expired
+
+
+@event.listens_for(TaskRow, "before_insert")
+def _inserted(_mapper: object, connection: Connection, row: TaskRow) -> None:
+    outbox = outbox_of(connection.engine)
+    if outbox is not None:
+        outbox.check_schema(connection)
+    if row.on_conflict == "raise":
+        refuse_conflict(connection, row.queue_name, row.dedup_key)
+
+
+def refuse_conflict(connection: Connection, queue_name: str, dedup_key: str | None) -> None:
+    """See that no task with a dedup key waits, as far as the transaction can see.
+
+    Raises:
+        TaskAlreadyExistsError: one does.
+    """
+    if dedup_key is not None and is_waiting(connection, queue_name, dedup_key):
+        raise TaskAlreadyExistsError(waits_already(queue_name, dedup_key))
+
+
+@event.listens_for(TaskRow, "before_update")
+def _ends(_mapper: object, connection: Connection, row: TaskRow) -> None:
+    outbox = outbox_of(connection.engine)
+    if outbox is not None:
+        row.ended_us = outbox.clock(connection)
+
+
+@event.listens_for(TaskRow, "after_update")
+def _ended(_mapper: object, connection: Connection, row: TaskRow) -> None:
+    row.was_updated = True
+    _leave_name(_mapper, connection, row)
+
+
+@event.listens_for(TaskRow, "after_delete")
+def _leave_name(_mapper: object, connection: Connection, row: TaskRow) -> None:
+    outbox = outbox_of(connection.engine)
+    if outbox is not None and row.name is not None:
+        now_us = outbox.clock(connection)
+        tombstone(connection, [Wish(row.queue_name, row.name, row.id)], now_us + outbox.tombstone_us, now_us)
