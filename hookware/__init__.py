@@ -22,7 +22,7 @@ from hookware.errors import Error, PermanentTaskFailure, SingularTaskFailure
 from hookware.handlers import TaskHandler, TaskRouter, task_handler
 from hookware.middleware import Hookware
 from hookware.scheduled import Cron, CronEntry, CronStatus, cron
-from hookware.taskqueue import Queue, Task, TaskRetryOptions
+from hookware.taskqueue import Queue, QueueStatistics, Task, TaskRetryOptions
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "PermanentTaskFailure",
     "Queue",
     "QueueSettings",
+    "QueueStatistics",
     "SingularTaskFailure",
     "State",
     "Task",

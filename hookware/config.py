@@ -9,10 +9,10 @@ from hookware.core.codec import CODEC_HEADER, Codec
 from hookware.core.dotted import is_module_name
 from hookware.core.headers import check_header
 from hookware.core.lifecycle import Circumstances
-from hookware.core.queue import QueueSettings
+from hookware.core.queue import DEFAULT_QUEUE, QueueSettings
 from hookware.core.task import LeasedTask
 from hookware.core.url import split_base_url
-from hookware.errors import ConfigurationError
+from hookware.errors import ConfigurationError, InvalidQueueModeError, UnknownQueueError
 
 MAX_BODY_BYTES = 1_048_576
 MIN_KEY_BYTES: Final = 32
@@ -44,6 +44,7 @@ class Config:
         codec: encodes payloads for the database; None: they are stored as they are.
         cron_grace_seconds: how old a time of a cron entry may be that is made up for.
         max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit.
+        refuse_unknown_queues: a queue that is neither in `queues` nor the default one cannot be used.
     """
 
     concurrency: int = 10
@@ -65,6 +66,7 @@ class Config:
     codec: Codec | None = field(default=None, repr=False)
     cron_grace_seconds: float = 3600.0
     max_chain_depth: int | None = None
+    refuse_unknown_queues: bool = False
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "crash_limit", "max_body_bytes"):
@@ -99,10 +101,40 @@ class Config:
         """Give the settings of the queue `name`."""
         return self.queues.get(name, QueueSettings(name=name))
 
+    def known_queue(self, name: str) -> QueueSettings:
+        """Give the settings of the queue `name`, if it may be used.
+
+        Raises:
+            UnknownQueueError: queues have to be configured, and this one is not.
+        """
+        if self.refuse_unknown_queues and name not in self.queues and name != DEFAULT_QUEUE:
+            raise UnknownQueueError(
+                f"the queue {name!r} is not configured: add Queue({name!r}) to Hookware(queues=[...]), "
+                'or pass unknown_queues="allow"'
+            )
+        return self.queue(name)
+
     def circumstances(self, task: LeasedTask, *, now_us: int, jitter: float) -> Circumstances:
         """Give what a decision about `task` depends on: its own retry options, or else its queue's."""
         retry = task.retry or self.queue(task.queue_name).retry
         return Circumstances(retry=retry, now_us=now_us, jitter=jitter, crash_limit=self.crash_limit)
+
+
+def check_mode(settings: QueueSettings, *, wants_pull: bool) -> None:
+    """See that a queue is of the kind that its tasks, or a lease, want it to be.
+
+    Raises:
+        InvalidQueueModeError: it is of the other kind.
+    """
+    if wants_pull and settings.mode != "pull":
+        raise InvalidQueueModeError(
+            f"the queue {settings.name!r} is a push queue: leave method='PULL' out, or make it a pull queue, "
+            f'Hookware(queues=[Queue({settings.name!r}, mode="pull")])'
+        )
+    if not wants_pull and settings.mode == "pull":
+        raise InvalidQueueModeError(
+            f"the queue {settings.name!r} is a pull queue: add tasks with method='PULL' and a payload, or another queue"
+        )
 
 
 def dispatches_here(dispatch: bool) -> bool:

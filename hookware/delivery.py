@@ -226,7 +226,9 @@ class _Call:
             return Succeeded(answer.status or 200, completed=True)
         if delivery.lease_lost:
             # There is nothing left to settle, and the fence refuses whoever tries.
-            gone = "the task had been cancelled or given to a newer attempt; what this one wrote is rolled back"
+            gone = (
+                "the task had been cancelled, deleted or given to a newer attempt; what this one wrote is rolled back"
+            )
             return self._failed(gone if error is None else describe(error))
         if delivery.conflict is not None and not _is_permanent(error):
             return Conflicted(delivery.conflict)

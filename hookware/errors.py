@@ -1,14 +1,19 @@
 """The exceptions. Those of App Engine's task queue keep their names and places in the tree.
 
 Error, the root
-├── BadTaskStateError                 a task was added twice
+├── BadTaskStateError                 a task was added or deleted twice, or deleted without a name
 ├── BadTransactionStateError          transactional=True, but there is no transaction to join
 ├── ConfigurationError                hookware cannot work like this: the message says what to change
+├── DatastoreError                    never raised: for `except` clauses that you bring along
 ├── DuplicateTaskNameError            one name twice in one call
+├── InternalError                     never raised, as above
+├── InvalidDeadlineError
 ├── InvalidDispatchDeadlineError
-├── InvalidQueueError
+├── InvalidLeaseTimeError
+├── InvalidMaxTasksError
+├── InvalidQueueError                 a setting of a queue is out of range
 │   └── InvalidQueueNameError
-├── InvalidQueueModeError             a pull task: there are no pull queues yet
+├── InvalidQueueModeError             a pull task for a push queue, or the reverse
 ├── InvalidScheduleError              also a ValueError: no schedule, or no time zone
 ├── InvalidTagError
 ├── InvalidProgressError              progress(done, total, note) with what is no number or text
@@ -19,18 +24,21 @@ Error, the root
 │   ├── InvalidUrlError
 │   ├── TaskAlreadyExistsError
 │   ├── TaskTooLargeError
+│   │   └── TransactionalRequestTooLargeError   never raised, as above
 │   └── TombstonedTaskError
 ├── InvalidTaskRetryOptionsError
 ├── PermanentTaskFailure              raised by a handler: do not try this task again
+├── PermissionDeniedError             never raised, as above
+├── QueuePausedError                  a lease cannot be changed while its queue is paused
 ├── SessionError
 │   ├── AmbiguousSessionError         two open sessions: say which with session=
 │   └── SecondWriterError             SQLite has one writer, and this request is already it
 ├── SingularTaskFailure               raised by a deferred function: try again, quietly
-├── TaskLeaseExpiredError             the task was cancelled or given to another attempt; what it wrote is rolled back
+├── TaskLeaseExpiredError             the task was cancelled, deleted, or given to or leased by another
 ├── TooManyTasksError
 ├── TransientError                    the database did not answer; adding again may work
 ├── UnknownCronEntryError
-└── UnknownQueueError
+└── UnknownQueueError                 the queue is not among those that are configured
 """
 
 from collections.abc import Iterator
@@ -44,7 +52,7 @@ class Error(Exception):
 
 
 class BadTaskStateError(Error):
-    """The task is not in a state for this: it was already added."""
+    """The task is not in a state for this: it was already added or deleted, or has no name to be found by."""
 
 
 class BadTransactionStateError(Error):
@@ -55,16 +63,36 @@ class ConfigurationError(Error):
     """hookware cannot work with this engine, app or option; the message says what to change."""
 
 
+class DatastoreError(Error):
+    """Never raised here: it stands for `except` clauses in code that comes from App Engine."""
+
+
 class DuplicateTaskNameError(Error):
     """Two tasks of one call have the same name."""
+
+
+class InternalError(Error):
+    """Never raised here: it stands for `except` clauses in code that comes from App Engine."""
+
+
+class InvalidDeadlineError(Error):
+    """The deadline of a call is not more than 0."""
 
 
 class InvalidDispatchDeadlineError(Error):
     """The dispatch deadline is out of its range."""
 
 
+class InvalidLeaseTimeError(Error):
+    """The time of a lease is out of its range."""
+
+
+class InvalidMaxTasksError(Error):
+    """The number of tasks to lease is out of its range."""
+
+
 class InvalidQueueError(Error):
-    """The queue is not valid."""
+    """The queue is not valid: a setting of it is out of range."""
 
 
 class InvalidQueueNameError(InvalidQueueError):
@@ -72,7 +100,7 @@ class InvalidQueueNameError(InvalidQueueError):
 
 
 class InvalidQueueModeError(Error):
-    """The task is for another kind of queue: a pull task, where only push queues exist."""
+    """The queue is of the other kind: a pull task for a push queue, or the reverse; or a lease from a push queue."""
 
 
 class InvalidScheduleError(Error, ValueError):
@@ -117,8 +145,12 @@ class TaskTooLargeError(InvalidTaskError):
     """The task is larger than the limit."""
 
 
+class TransactionalRequestTooLargeError(TaskTooLargeError):
+    """Never raised here: it stands for `except` clauses in code that comes from App Engine."""
+
+
 class TombstonedTaskError(InvalidTaskError):
-    """A task of this name has already run; the name is not free yet."""
+    """A task of this name has already run or was deleted; the name is not free yet."""
 
 
 class InvalidTaskRetryOptionsError(Error):
@@ -127,6 +159,14 @@ class InvalidTaskRetryOptionsError(Error):
 
 class PermanentTaskFailure(Error):  # noqa: N818 - App Engine's name
     """Raise it in a handler: the task is dead at once, kept, and not tried again."""
+
+
+class PermissionDeniedError(Error):
+    """Never raised here: it stands for `except` clauses in code that comes from App Engine."""
+
+
+class QueuePausedError(Error):
+    """The queue is paused: leases of its tasks cannot be changed until it goes on."""
 
 
 class SessionError(Error):
@@ -153,7 +193,11 @@ class ChainTooDeepError(InvalidTaskError, PermanentTaskFailure):
 
 
 class TaskLeaseExpiredError(Error):
-    """The task has been cancelled or given to another attempt: what this one wrote is rolled back."""
+    """The task is another's now.
+
+    In a handler: it has been cancelled, deleted or given to another attempt, and what this one wrote is rolled back.
+    Of a pull task: its lease has ended, or was changed by somebody else.
+    """
 
 
 class TooManyTasksError(Error):
@@ -169,7 +213,7 @@ class UnknownCronEntryError(Error):
 
 
 class UnknownQueueError(Error):
-    """The queue is not configured."""
+    """The queue is not configured, where queues have to be."""
 
 
 _MOST_CHARACTERS = 2000

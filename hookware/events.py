@@ -108,7 +108,7 @@ def _log_settled(event: AttemptSettled) -> None:
 def _described(event: AttemptSettled) -> tuple[int, str]:
     if not event.accepted:
         why = f" ({one_line(event.decision.error)})" if isinstance(event.decision, Retry | Die) else ""
-        return logging.WARNING, f"was refused: the task had been cancelled or given to a newer attempt{why}"
+        return logging.WARNING, f"was refused: the task had been cancelled, deleted or given to a newer attempt{why}"
     match event.decision:
         case Complete():
             return logging.INFO, "completed"

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from anyio.abc import TaskGroup
 from sqlalchemy import URL, Engine
@@ -30,6 +30,8 @@ from hookware.functions import Functions
 from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
 from hookware.lifespan import Lifespan, fail_startup
 from hookware.processing import Processing, Storing
+from hookware.queue import Queue
+from hookware.queue_settings import check_settings
 from hookware.scheduled import Cron, CronSource, all_entries, entries_of
 from hookware.scheduler import Planned, planned
 from hookware.store.base import Inspector
@@ -81,7 +83,9 @@ class Hookware:
             once when the event loop is late; False runs as many as there are slots, whoever waits.
         listen: on PostgreSQL, hear at once of tasks that other processes add. If `engine` goes through a pooler in
             transaction mode, such as pgbouncer: a URL around it; or False, to find such tasks by `poll_seconds` alone.
-        queues: settings of queues; those not named have the defaults.
+        queues: the queues, each a `Queue` with its settings; those not named have the defaults.
+        unknown_queues: what becomes of tasks for a queue that is neither in `queues` nor "default": "allow", or
+            "refuse", which raises UnknownQueueError. None: "refuse" if there are `queues`, else "allow".
         deferred_packages: modules and packages all of whose functions `deferred.defer` may call, besides those that
             `deferred.function` registers.
         deferred_pickle_key: a secret of at least 32 bytes, or several of which the first signs: lets `deferred.defer`
@@ -119,7 +123,8 @@ class Hookware:
         dispatch: bool = True,
         foreground_first: bool = True,
         listen: bool | URL | str = True,
-        queues: Iterable[QueueSettings] = (),
+        queues: Iterable[Queue | QueueSettings] = (),
+        unknown_queues: Literal["allow", "refuse"] | None = None,
         deferred_packages: Iterable[str] = (),
         deferred_pickle_key: bytes | Sequence[bytes] | None = None,
         codec: Codec | None = None,
@@ -151,7 +156,8 @@ class Hookware:
                 create_tables=create_tables,
                 dispatch=dispatches_here(dispatch),
                 foreground_first=foreground_first,
-                queues={CRON_QUEUE: CRON_SETTINGS, **_by_name(queues)},
+                queues={CRON_QUEUE: CRON_SETTINGS, **(by_name := _by_name(queues))},
+                refuse_unknown_queues=_refuses_unknown(unknown_queues, bool(by_name)),
                 deferred_packages=packages_of(deferred_packages),
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
                 codec=codec,
@@ -322,15 +328,28 @@ def _check_types(app: object, router: object) -> None:
 
 def _by_name(queues: object) -> dict[str, QueueSettings]:
     by_name: dict[str, QueueSettings] = {}
-    for settings in queues if isinstance(queues, Iterable) else [queues]:
+    for given in queues if isinstance(queues, Iterable) else [queues]:
+        settings = given.settings if isinstance(given, Queue) else given
         if not isinstance(settings, QueueSettings) or not isinstance(settings.retry, RetryOptions):
             raise ConfigurationError(
-                f'queues= takes a list of QueueSettings(name="mail", retry=TaskRetryOptions(...)), got {settings!r}'
+                'queues= takes a list of QueueSettings(name="mail", retry=TaskRetryOptions(...)), or of '
+                f'Queue("mail", retry_parameters=...), got {given!r}'
             )
         if settings.name in by_name:
             raise ConfigurationError(f"the queue {settings.name!r} is set twice in queues=: leave one out")
+        check_settings(settings)
         by_name[checked_queue_name(settings.name)] = settings
     return by_name
+
+
+def _refuses_unknown(unknown_queues: object, has_queues: bool) -> bool:
+    match unknown_queues:
+        case None:
+            return has_queues
+        case "allow" | "refuse":
+            return unknown_queues == "refuse"
+        case other:
+            raise ConfigurationError(f'unknown_queues must be "allow", "refuse" or None, got {other!r}')
 
 
 def _built_in_a_call() -> bool:

@@ -1,6 +1,6 @@
 """The loops of one process, wired together: those that run tasks, and those that tell other processes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import anyio
@@ -11,6 +11,7 @@ from hookware.delivery import Delivery, Target, deliver
 from hookware.dispatcher import Dispatcher
 from hookware.encoding import decoded
 from hookware.errors import Error, PermanentTaskFailure, describe
+from hookware.executed import Executed
 from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
@@ -23,7 +24,7 @@ from hookware.scheduler import Planned, Scheduler
 from hookware.store.sql.outbox import Outbox
 from hookware.supervisor import supervise
 
-_LAST_SECONDS = 2.0  # what the last notice may take
+_LAST_SECONDS = 2.0  # what the last notice may take, and the last counts
 
 
 class Storing:
@@ -43,7 +44,7 @@ class Storing:
 
     async def close(self) -> None:
         """Tell others of what they have not heard of yet."""
-        await _close(self._outbox, self._notifier)
+        await _close(self._outbox, self._notifier.close)
 
 
 class Processing:
@@ -82,6 +83,7 @@ class Processing:
         wake, holds = self._dispatcher.wake, heartbeat.holds
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
         self._scheduler = Scheduler(outbox, plans, health)
+        self._executed = Executed(outbox.note_executed, env, events, health)
         self._stopped = False
         self._listener: Listener | None = None
         if outbox.notices is not None and outbox.listens:
@@ -97,6 +99,7 @@ class Processing:
         loops.start_soon(self._scheduler.run)
         loops.start_soon(self._progress.run)
         self._outbox.store.on_cancelled = self._dispatcher.cancelled
+        loops.start_soon(self._executed.run)
         if self._listener is not None:
             loops.start_soon(self._listener.run)
 
@@ -117,6 +120,7 @@ class Processing:
         finally:
             self._progress.stop()
             self._outbox.runner.relax()
+            self._executed.stop()
             self._notifier.notify()  # of what was given back
 
     def cut_short(self) -> None:
@@ -131,8 +135,8 @@ class Processing:
         return self._reaper.has_reaped and await self._dispatcher.is_drained()
 
     async def close(self) -> None:
-        """Tell others of what was given back, or committed since."""
-        await _close(self._outbox, self._notifier)
+        """Tell others of what was given back, or committed since, and write down what was counted."""
+        await _close(self._outbox, self._notifier.close, self._executed.close)
 
     async def _deliver(self, delivery: Delivery) -> Outcome:
         # What met a concurrent transaction may have met a renewal of its own lease.
@@ -156,10 +160,11 @@ class Processing:
         self._dispatcher.wake.notify()
 
 
-async def _close(outbox: Outbox, notifier: Notifier) -> None:
+async def _close(outbox: Outbox, *last: Callable[[], Awaitable[None]]) -> None:
     outbox.on_committed = outbox.store.on_cancelled = None
     outbox.runner.hurry(_LAST_SECONDS)
     try:
-        await notifier.close()
+        for each in last:
+            await each()
     finally:
         outbox.runner.relax()

@@ -14,7 +14,6 @@ from hookware.env import Env
 from hookware.errors import (
     BadTaskStateError,
     DuplicateTaskNameError,
-    InvalidQueueModeError,
     InvalidTaskError,
     TaskTooLargeError,
     TooManyTasksError,
@@ -37,7 +36,7 @@ class Task:
         countdown: seconds from now until the task is due.
         eta: when the task is due; a naive datetime is local time. At most 30 days ahead.
         headers: the request's headers; a list as value repeats the header.
-        method: POST, GET, HEAD, PUT or DELETE; or PULL, which no queue takes yet.
+        method: POST, GET, HEAD, PUT or DELETE; or PULL, for a pull queue.
         name: unique in its queue, also for nine days after the task is done. Unnamed tasks get their id as name.
         params: what the handler gets: a form in the body of a POST, the query of the others.
         retry_options: how often and how long the task is tried again, in place of the queue's options.
@@ -63,7 +62,7 @@ class Task:
 
     __slots__ = (
         "_countdown_us", "_created_us", "_deadline_us", "_eta_us", "_headers", "_id", "_keys", "_method", "_name",
-        "_payload", "_queue_name", "_retry_options", "_tag", "_target", "_url",
+        "_payload", "_queue_name", "_retry_count", "_retry_options", "_tag", "_target", "_url", "_was_deleted",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - App Engine's arguments
@@ -112,6 +111,7 @@ class Task:
         self._tag, self._target = tag, target
         self._id: int | None = None
         self._queue_name: str | None = None
+        self._retry_count, self._was_deleted = 0, False
         if _size_check and self.size > MAX_TASK_SIZE_BYTES:
             raise TaskTooLargeError(
                 f"the task has {self.size} bytes of {MAX_TASK_SIZE_BYTES}: store the data, and send its key"
@@ -170,14 +170,12 @@ class Task:
     @property
     def eta_posix(self) -> float:
         """When the task is due, in seconds since the epoch; a countdown by this host's clock at construction."""
-        at_us = self._created_us + self._countdown_us if self._eta_us is None else self._eta_us
-        return at_us / 1e6
+        return self._due_us() / 1e6
 
     @property
     def eta(self) -> datetime:
         """When the task is due, as an aware datetime in UTC."""
-        at_us = self._created_us + self._countdown_us if self._eta_us is None else self._eta_us
-        return arguments.as_datetime(at_us)
+        return arguments.as_datetime(self._due_us())
 
     @property
     def retry_options(self) -> TaskRetryOptions | None:
@@ -191,8 +189,8 @@ class Task:
 
     @property
     def retry_count(self) -> int:
-        """How often the task has been tried again: 0, for a task that is being made."""
-        return 0
+        """How often a leased pull task has been leased; 0 for any other."""
+        return self._retry_count
 
     @property
     def tag(self) -> str | None:
@@ -216,8 +214,8 @@ class Task:
 
     @property
     def was_deleted(self) -> bool:
-        """Whether the task was deleted through this object: never, there is no such call."""
-        return False
+        """Whether the task was deleted through this object."""
+        return self._was_deleted
 
     def extract_params(self) -> dict[str, str | list[str]]:
         """Give the params back, a list where a name stands more than once.
@@ -276,11 +274,31 @@ class Task:
             retry=self._retry_options,
             deadline_us=self._deadline_us,
             keys=self._keys,
-            tag=self._tag,
+            tag=self._tag or None,
         )
+
+    def _due_us(self) -> int:
+        return self._created_us + self._countdown_us if self._eta_us is None else self._eta_us
+
+    def _moved(self, eta_us: int) -> None:
+        self._eta_us = eta_us
+
+    def _leased(self, task_id: int, queue_name: str, eta_us: int, retry_count: int) -> "Task":
+        self._id, self._queue_name, self._eta_us, self._retry_count = task_id, queue_name, eta_us, retry_count
+        return self
 
     def _enqueued(self, added: NewTask) -> None:
         self._id, self._name, self._queue_name = added.id, added.name or str(added.id), added.queue_name
+
+
+def due_from_now(eta: datetime | None, countdown: float | None) -> tuple[int | None, int]:
+    """Give an ETA, if one is given, and a countdown, in microseconds.
+
+    Raises:
+        InvalidEtaError: the time is too far away.
+        InvalidTaskError: both are given, or one is no time.
+    """
+    return arguments.due(eta, countdown, _ENV.now_us())
 
 
 def add_tasks(
@@ -324,13 +342,7 @@ def _drafts(tasks: Sequence[Task], queue_name: str) -> list[Draft]:
     _check_kinds(tasks)
     if len(tasks) > MAX_TASKS_PER_ADD:
         raise TooManyTasksError(f"one call may add {MAX_TASKS_PER_ADD} tasks: split them over several calls")
-    _check_names([task.name for task in tasks if task.name])
-    if any(task.was_enqueued for task in tasks) or len({id(task) for task in tasks}) < len(tasks):
-        raise BadTaskStateError("a task can be added only once: make a new Task for each time")
-    if any(task.method == PULL for task in tasks):
-        raise InvalidQueueModeError(
-            f"the queue {queue_name!r} is a push queue, and pull queues are not supported yet: use another method"
-        )
+    _check_each(tasks)
     return [task._draft(queue_name) for task in tasks]
 
 
@@ -344,14 +356,19 @@ def _check_kinds(tasks: Sequence[Task]) -> None:
         raise InvalidTaskError("push and pull tasks cannot be added in one call: add them separately")
 
 
-def _check_names(names: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
+def _check_each(tasks: Sequence[Task]) -> None:
+    """Refuse names and tasks that come twice, in App Engine's order: the first task with a flaw decides."""
+    names: set[str] = set()
+    objects: set[int] = set()
+    for task in tasks:
+        if task.name and task.name in names:
             raise DuplicateTaskNameError(
-                f"the task name {name!r} is used more than once in one call: give each its own"
+                f"the task name {task.name!r} is used more than once in one call: give each its own"
             )
-        seen.add(name)
+        if task.was_enqueued or id(task) in objects:
+            raise BadTaskStateError("a task can be added only once: make a new Task for each time")
+        names.add(task.name or "")
+        objects.add(id(task))
 
 
 def _mark(tasks: Sequence[Task], added: Sequence[NewTask]) -> None:

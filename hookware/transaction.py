@@ -91,7 +91,7 @@ async def enqueue_async(
 
 def _new_tasks(drafts: Sequence[Draft], outbox: Outbox, unit: UnitOfWork | None) -> list[NewTask]:
     if unit is None or unit.delivery is None:
-        return [outbox.new_task(draft) for draft in drafts]
+        return outbox.new_tasks(drafts)
     parent, limit = unit.delivery.task, outbox.config.max_chain_depth
     depth = min(parent.depth + 1, MOST_DEPTH)
     if limit is not None and depth > limit:
@@ -101,7 +101,7 @@ def _new_tasks(drafts: Sequence[Draft], outbox: Outbox, unit: UnitOfWork | None)
         )
     if outbox.growth.added(parent.depth, len(drafts), outbox.env.monotonic()):
         outbox.warn_once("growth", _GROWTH.format(method=parent.method, url=parent.url.partition("?")[0]))
-    return [outbox.new_task(replace(draft, depth=depth)) for draft in drafts]
+    return outbox.new_tasks([replace(draft, depth=depth) for draft in drafts])
 
 
 def _enqueue_in_request(tasks: Sequence[NewTask], outbox: Outbox, unit: UnitOfWork, transactional: bool | None) -> None:

@@ -199,7 +199,8 @@ class MemoryStore:
             return True
 
     def _revive(self, row: Row) -> None:
-        self._put(Row(task=row.task, eta_us=self._clock_us(), fence=row.fence, added=row.added))
+        state = State.PULL if row.task.is_pull else State.PENDING
+        self._put(Row(task=row.task, eta_us=self._clock_us(), state=state, fence=row.fence, added=row.added))
 
     def _prune_kept(self, now_us: int) -> int:
         """Remove what its queue has kept for its time."""

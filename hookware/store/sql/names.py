@@ -62,6 +62,18 @@ def win(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict[Key
     return holders | won
 
 
+def rows_of(connection: Connection, queue_name: str, names: Sequence[str], most: int) -> Iterator[Row[Any]]:
+    """Give id, name, state and dead reason of up to `most` tasks of each name: of one, several may wait."""
+    rows = select(_tasks.id, _tasks.name, _tasks.state, _tasks.dead_reason).where(_tasks.queue_name == queue_name)
+    return _look_up(connection, rows, _tasks.name, names, most)
+
+
+def tombstoned(connection: Connection, queue_name: str, names: Sequence[str], now_us: int) -> set[str]:
+    """Say which of these names belonged to tasks that are gone, and are not free yet."""
+    held = _held(connection, queue_name, names, now_us)
+    return {name for name, (_holder, expires_us) in held.items() if expires_us is not None}
+
+
 def tombstone(connection: Connection, wishes: Sequence[Wish], expires_us: int, now_us: int) -> None:
     """Let the names of tasks that are gone stay taken until `expires_us`, unless another task holds them."""
     if not wishes:
@@ -124,14 +136,14 @@ def _held(
 
 
 def _look_up(
-    connection: Connection, statement: Select[Any], column: Column[Any], names: Sequence[str]
+    connection: Connection, statement: Select[Any], column: Column[Any], names: Sequence[str], most: int = 1
 ) -> Iterator[Row[Any]]:
-    """Give a row for each of the names that have one."""
+    """Give a row for each of the names that have one, or up to `most`."""
     for some in chunks(names):
         if connection.dialect.name == "postgresql":
             # A look for each: for all at once it may walk over every name that the queue has had.
             each = func.unnest(bindparam("some", some, type_=ARRAY(String))).table_valued("name").render_derived()
-            look = statement.where(column == each.c.name).limit(1).lateral()
+            look = statement.where(column == each.c.name).limit(most).lateral()
             yield from connection.execute(select(look).select_from(each.join(look, true())))
         else:
             yield from connection.execute(statement.where(column.in_(some)))

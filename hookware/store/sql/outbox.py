@@ -3,7 +3,7 @@
 import logging
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from hookware.config import Config
+from hookware.config import Config, check_mode
 from hookware.core.growth import Growth
 from hookware.core.task import Draft, NewTask
 from hookware.encoding import encoded
@@ -28,8 +28,9 @@ from hookware.errors import (
 from hookware.events import Events, TasksCommitted
 from hookware.store.base import AddResult
 from hookware.store.notices import Notices
-from hookware.store.sql import postgresql, sqlite
+from hookware.store.sql import executed, postgresql, sqlite
 from hookware.store.sql.engines import engine_of
+from hookware.store.sql.executed import Ended
 from hookware.store.sql.notify import notices_of
 from hookware.store.sql.own_runner import own_runner
 from hookware.store.sql.runner import Runner
@@ -53,6 +54,7 @@ class Outbox:
 
     Attributes:
         on_committed: called after each commit of tasks in this process, to have them run; None: no lifespan runs.
+        own_clock: the database's time in a transaction of hookware's own, which it also limits in time.
         notices: how other processes are told of tasks; None on SQLite, where they ask.
         listens: whether this process is to hear of the tasks of others.
         keeps_snapshots: whether the transactions of the user's engine see the database as it was at their begin.
@@ -91,8 +93,10 @@ class Outbox:
         self.runner: Runner = own_runner(self.engine, env, self.write_lock)
         in_sqlite = self.write_lock is not None
         self.clock: Clock = self._own_time if in_sqlite else postgresql_time
-        store_clock = self._own_time if in_sqlite else postgresql_clock
-        self.store = SQLStore(self.runner, store_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues)
+        self.own_clock: Clock = self._own_time if in_sqlite else postgresql_clock
+        self.store = SQLStore(
+            self.runner, self.own_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues
+        )
         self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
         self.listens = listen is not False
         self.open_limiter, self.commit_limiter, self.rollback_limiter = (anyio.CapacityLimiter(40) for _ in range(3))
@@ -164,8 +168,22 @@ class Outbox:
                 "name, and map that one instead of None"
             )
 
+    def new_tasks(self, drafts: Sequence[Draft]) -> list[NewTask]:
+        """Give the drafts of one call, which go to one queue, their ids and the configured defaults.
+
+        Raises:
+            UnknownQueueError: the queue would have to be configured.
+            TaskTooLargeError: a payload is over the configured limit.
+            InvalidQueueModeError: push tasks go to a pull queue, or the reverse.
+        """
+        tasks = [self.new_task(draft) for draft in drafts]
+        for task in tasks[:1]:
+            check_mode(self.config.queue(task.queue_name), wants_pull=task.is_pull)
+        return tasks
+
     def new_task(self, draft: Draft) -> NewTask:
         """Give a draft its id and the configured defaults, and its body the form in which it is stored."""
+        self.config.known_queue(draft.queue_name)
         size = len(draft.body)
         if size > self.config.max_body_bytes:
             raise TaskTooLargeError(
@@ -211,6 +229,11 @@ class Outbox:
                 raise ConfigurationError(unusable(self.sync_engine.url, error)) from error
             self._prepared = True
 
+    def prepare_blocking(self) -> None:
+        """Make the tables in this thread, if nothing has prepared them yet; for scripts."""
+        if not self._prepared:
+            self.store.prepare_blocking(self.config.create_tables)
+
     async def _self_test(self) -> None:
         if self.is_async:
             if not on_asyncio():
@@ -242,13 +265,16 @@ class Outbox:
 
     def add_blocking(self, tasks: Sequence[NewTask]) -> None:
         """Do the same from synchronous code, blocking its thread for one commit."""
-        if not self._prepared:
-            self.store.prepare_blocking(self.config.create_tables)
+        self.prepare_blocking()
         self._added(tasks, self.store.add_blocking(tasks))
 
     def _added(self, tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
         self.committed(results.count(AddResult.ADDED))
         _raise_for(tasks, results)
+
+    async def note_executed(self, counts: Mapping[str, Ended]) -> None:
+        """Add to what is counted of attempts that ended."""
+        await self.runner.run(lambda connection: executed.note(connection, counts, self.own_clock(connection)))
 
     def warn_once(self, topic: str, text: str) -> None:
         """Log a warning the first time its topic comes up."""
@@ -281,7 +307,11 @@ class Outbox:
         """Tell that `count` tasks were committed here. Never raises, and never makes an event loop wait."""
         if count:
             self.events.emit(TasksCommitted(count))
-            (self.on_committed or self._tell_from_script)()
+            self.changed()
+
+    def changed(self) -> None:
+        """Tell this process and the others that tasks may be due now. Never raises, never makes an event loop wait."""
+        (self.on_committed or self._tell_from_script)()
 
     def _tell_from_script(self) -> None:
         """Where no loop can do it later, tell the processes that dispatch, in this thread."""

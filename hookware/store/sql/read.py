@@ -29,6 +29,7 @@ PENDING = in_state(State.PENDING)
 LEASED = in_state(State.LEASED)
 DEAD = in_state(State.DEAD)
 COMPLETED = in_state(State.COMPLETED)
+PULL = in_state(State.PULL)
 
 
 def keyed(state: State) -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 from sqlalchemy import RowMapping
 
@@ -19,6 +20,18 @@ MOST_ATTEMPTS = 2**31 - 1
 
 _MOST_DEADLINE_US = 200 * 365 * 86_400 * 1_000_000
 _MOST_RETRY = 1e9
+
+
+class PulledTask(NamedTuple):
+    """A task of a pull queue, as a lease gives it; `lease_count` includes the lease."""
+
+    id: int
+    name: str | None
+    body: bytes
+    tag: str | None
+    eta_us: int
+    lease_count: int
+    retry: RetryOptions | None
 
 
 def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
@@ -116,6 +129,22 @@ def _check(task: LeasedTask) -> None:
         raise ValueError(f"{task.crash_count} of {task.attempt_count} attempts cannot have crashed")
     if not 0 < task.deadline_us <= _MOST_DEADLINE_US:
         raise ValueError(f"a deadline of {task.deadline_us} microseconds is none")
+
+
+def to_pulled(row: RowMapping | Mapping[str, object]) -> PulledTask:
+    """Give the pull task that a row describes; raise ValueError if the row is damaged."""
+    try:
+        return PulledTask(
+            id=_int(row["id"]),
+            name=_optional_str(row["name"]),
+            body=_bytes(row["body"]),
+            tag=_optional_str(row["tag"]),
+            eta_us=_int(row["eta_us"]),
+            lease_count=_int(row["attempt_count"]),
+            retry=_retry(row["retry_options"]),
+        )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"the stored task cannot be decoded: {error}") from error
 
 
 def to_info(row: RowMapping | Mapping[str, object]) -> TaskInfo:

@@ -24,9 +24,9 @@ from sqlalchemy import (
 
 from hookware.core.lifecycle import CANCELLED, State
 from hookware.core.retention import NO_RETENTION, Retention
-from hookware.core.task import Lease, LeasedTask, NewTask, Progress
+from hookware.core.task import PULL, Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
-from hookware.store.sql import dedup, names
+from hookware.store.sql import dedup, executed, names
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.read import COMPLETED, DEAD, LEASED, chunks, drops, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_rows
@@ -37,8 +37,8 @@ _names = name_table.c
 
 _FORGET = delete(name_table).where(_names.queue_name == bindparam("of_queue"), _names.name == bindparam("old_name"))
 
-_AS_NEW: Final[Mapping[str, object]] = {
-    "state": int(State.PENDING),
+_AS_NEW: Final[Mapping[str, Any]] = {
+    "state": case((_columns.method == PULL, int(State.PULL)), else_=int(State.PENDING)),
     "attempt_count": 0,
     "crash_count": 0,
     **dict.fromkeys(("first_attempt_us", "last_status", "last_error", "dead_reason", "ended_us", "progress")),
@@ -163,7 +163,7 @@ def _prune_names_and_duplicates(connection: Connection, now_us: int, tombstone_u
     ids = [row.id for row in _locked(connection, old.order_by(_columns.ended_us))]
     for some in chunks(ids):
         connection.execute(delete(task_table).where(_columns.id.in_(some)))
-    return len(keys) + len(ids)
+    return len(keys) + len(ids) + executed.prune(connection, now_us)
 
 
 def _locked(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:

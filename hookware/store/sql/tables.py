@@ -123,6 +123,17 @@ for _name, _keys, _given in (
     _condition = (task_table.c.state == literal_column(str(int(State.PENDING)))) & _given.is_not(None)
     Index(_name, *_keys, sqlite_where=_condition, postgresql_where=_condition)
 
+_condition = (task_table.c.state == literal_column(str(int(State.PULL)))) & task_table.c.tag.is_not(None)
+Index(
+    "ix_hookware_task_tag",
+    task_table.c.queue_name,
+    task_table.c.tag,
+    task_table.c.eta_us,
+    task_table.c.id,
+    sqlite_where=_condition,
+    postgresql_where=_condition,
+)
+
 queue_table = Table(
     "hookware_queue",
     metadata,
