@@ -63,7 +63,7 @@ def added(arguments: str, **case: str) -> Mistake:
 MISTAKES = {
     "no tables": added(
         "engine='sqlite:///app.db', create_tables=False",
-        says="the database has no table hookware_task and no table hookware_name: run SQLModel.metadata.create_all",
+        says="the database has no table hookware_task, hookware_name.*: run SQLModel.metadata.create_all",
     ),
     "autocommit": added(
         "engine=create_engine('sqlite:///app.db', isolation_level='AUTOCOMMIT')",

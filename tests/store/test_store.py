@@ -71,7 +71,7 @@ async def test_prepare_makes_hookwares_tables_and_no_others(path: Path) -> None:
 
 async def test_missing_tables_are_said_with_what_to_do(path: Path) -> None:
     store = store_on(path)
-    with pytest.raises(ConfigurationError, match=r"no table hookware_task and no table hookware_name .*: run SQLModel"):
+    with pytest.raises(ConfigurationError, match=r"no table hookware_task, hookware_name.*: run SQLModel"):
         await store.prepare(create_tables=False)
     await store.prepare(create_tables=True)
     with closing(sqlite3.connect(path)) as connection:

@@ -31,7 +31,7 @@ def require_tables(connection: Connection) -> None:
     missing = [each.name for each in TABLES if not inspector.has_table(each.name, connection.schema_for_object(each))]
     if missing:
         raise ConfigurationError(
-            f"the database has no table {' and no table '.join(missing)}: run SQLModel.metadata.create_all(engine) or "
+            f"the database has no table {', '.join(missing)}: run SQLModel.metadata.create_all(engine) or "
             "a migration, or pass create_tables=True"
         )
 
