@@ -5,6 +5,7 @@ Settling is fenced, so trying again after an error is safe, and needed: an error
 
 import math
 from collections.abc import Callable
+from enum import Enum
 
 import anyio
 
@@ -16,8 +17,17 @@ _FIRST_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 2.0
 
 
+class Answer(Enum):
+    """What became of a settlement."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused: the task had been given to another attempt"
+    UNKNOWN = "refused after an error: either the try that failed had worked, or another attempt has the task"
+    GIVEN_UP = "given up: the store did not answer while the lease was ours"
+
+
 class _Entry:
-    """A settlement on its way. `accepted` is None until the store has said, or it is given up."""
+    """A settlement on its way, until it is done."""
 
     def __init__(self, settlement: Settlement, is_held: Callable[[], bool]) -> None:
         self.settlement = settlement
@@ -26,11 +36,11 @@ class _Entry:
         self.fault_count = 0  # how often it failed while the store took others
         self.success_count = 0  # the settler's, when it last failed
         self.due_at = 0.0
-        self.accepted: bool | None = None
+        self.answer = Answer.GIVEN_UP
         self.done = anyio.Event()
 
-    def finish(self, accepted: bool | None) -> None:
-        self.accepted = accepted
+    def finish(self, answer: Answer) -> None:
+        self.answer = answer
         self.done.set()
 
 
@@ -52,14 +62,10 @@ class Settler:
         self._sending: anyio.CancelScope | None = None
         self._pause: anyio.CancelScope | None = None
 
-    async def settle(self, settlement: Settlement, is_held: Callable[[], bool]) -> bool | None:
-        """Settle, again and again while the store raises and `is_held()` says that the lease is still ours.
-
-        Returns:
-            Whether the fence accepted it; None if it was given up.
-        """
+    async def settle(self, settlement: Settlement, is_held: Callable[[], bool]) -> Answer:
+        """Settle, again and again while the store raises and `is_held()` says that the lease is still ours."""
         if self._given_up:
-            return None
+            return Answer.GIVEN_UP
         entry = _Entry(settlement, is_held)
         self._untried.append(entry)
         self._news.set()
@@ -67,7 +73,7 @@ class Settler:
             self._is_turn_of_tried = False
             self._pause.cancel()
         await entry.done.wait()
-        return entry.accepted
+        return entry.answer
 
     def close(self) -> None:
         """Let `run` return once nothing waits."""
@@ -120,8 +126,10 @@ class Settler:
                 results = await self._store.settle([entry.settlement for entry in batch])
                 self._env.fp("dispatch.settle.settled")
                 for entry, accepted in zip(batch, results, strict=True):
-                    # Refused after an error: most likely the try that failed had worked. Not a lost lease.
-                    entry.finish(accepted or entry.tried)
+                    if not accepted and entry.tried:
+                        entry.finish(Answer.UNKNOWN)
+                    else:
+                        entry.finish(Answer.ACCEPTED if accepted else Answer.REFUSED)
                 self._failure_count = 0
                 self._success_count += 1
                 if not self._tried:
@@ -143,7 +151,7 @@ class Settler:
             if entry.is_held():
                 self._tried.append(entry)
             else:
-                entry.finish(None)
+                entry.finish(Answer.GIVEN_UP)
         if not (is_alone and batch[0].fault_count):
             self._failure_count += 1
             with anyio.CancelScope() as pause:
@@ -155,7 +163,7 @@ class Settler:
         self._untried, self._tried = [], []
         for entry in entries:
             if not entry.done.is_set():
-                entry.finish(None)
+                entry.finish(Answer.GIVEN_UP)
 
     def _delay(self, count: int) -> float:
         delay = min(_FIRST_DELAY_SECONDS * float(1 << min(count, 10)), _LONGEST_DELAY_SECONDS)

@@ -11,7 +11,7 @@ from hookware.core.lifecycle import Complete
 from hookware.core.task import Lease
 from hookware.env import Env
 from hookware.health import Health
-from hookware.settler import Settler
+from hookware.settler import Answer, Settler
 from hookware.store.base import Claim, Settlement
 from hookware.store.memory import MemoryStore
 from tests.store.subject import LEASE_US, new_task
@@ -61,7 +61,7 @@ class World:
         self.health = Health(self.env)
         self.settler = Settler(self.store, self.env, self.health)
         self.leases: dict[int, Lease] = {}
-        self.results: dict[int, bool | None] = {}
+        self.results: dict[int, Answer] = {}
         self._news = anyio.Event()
 
     async def claim(self) -> None:
@@ -103,7 +103,7 @@ async def test_what_the_store_cannot_take_holds_up_what_came_with_it_only_once()
         for task_id in range(2, 6):
             assert sum(task_id in ids for ids in world.store.asked) <= 2
         assert len(world.env.pauses) <= 2
-    assert world.results == {1: None, 2: True, 3: True, 4: True, 5: True}
+    assert world.results == {1: Answer.GIVEN_UP, **dict.fromkeys(range(2, 6), Answer.ACCEPTED)}
 
 
 async def test_what_comes_later_goes_together_and_waits_for_nothing() -> None:
@@ -154,7 +154,7 @@ async def test_what_failed_has_its_turn_however_much_comes() -> None:
                 break
             tasks.start_soon(world.settle, task_id)
             await world.until_settled([task_id])
-        assert world.results[1] is True
+        assert world.results[1] is Answer.ACCEPTED
         assert len(world.store.asked) <= 4
 
 
@@ -182,5 +182,5 @@ async def test_what_waits_for_its_next_try_is_given_up_at_once() -> None:
         began = anyio.current_time()
         world.settler.give_up()
         await world.until_settled([1])
-        assert world.results[1] is None
+        assert world.results[1] is Answer.GIVEN_UP
         assert anyio.current_time() - began < 0.04
