@@ -21,7 +21,7 @@ from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Su
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
-from hookware.env import Env
+from hookware.env import Env, forget_cancellation
 from hookware.errors import PermanentTaskFailure, describe
 
 SCOPE_KEY = "hookware.task"
@@ -172,14 +172,18 @@ class _Call:
     async def _enter_app(self, scope: Scope) -> None:
         try:
             await self._target.app(scope, self._receive, self._answer.take)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - nothing leaves this task
+            # Not even our own cancellation: one that the app raises by itself in that moment cannot be told from it.
             self._cancelled = _is_our_cancellation(error)
-            if self._cancelled:
-                raise
-            self._raised = error
+            if not self._cancelled:
+                self._raised = error
         finally:
             self._ended_at = self._env.monotonic()
             self._ended.set()
+        # Nor does a cancellation that the app has asked for by asyncio's own means: it would end the task group that
+        # all of this is in, and with it every loop of the process.
+        with suppress(anyio.get_cancelled_exc_class()):
+            await forget_cancellation()
 
     def scope(self) -> Scope:
         """Give the request; raise ValueError if the task cannot be one."""

@@ -23,7 +23,7 @@ from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
-from hookware.settler import Settler
+from hookware.settler import Answer, Settler
 from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
 from hookware.supervisor import supervise
@@ -285,17 +285,17 @@ class Dispatcher:
         task, attempt.settling = attempt.task, True
         seconds = self._env.monotonic() - began
         self._slowdown.note(task.queue_name, outcome)
-        decision, accepted = self._decide(attempt, outcome), True
+        decision, answer = self._decide(attempt, outcome), Answer.ACCEPTED
         if not (isinstance(outcome, Succeeded) and outcome.completed):
-            settled = await self._settler.settle(Settlement(task.lease, decision), lambda: not attempt.lost)
-            if settled is None and not attempt.lost:
+            answer = await self._settler.settle(Settlement(task.lease, decision), lambda: not attempt.lost)
+        if answer is Answer.GIVEN_UP:
+            if not attempt.lost:
                 _logger.error("task %s: its result could not be stored; it will run again", task.label)
-            if settled is None:
-                return
-            accepted = settled
-        if accepted and isinstance(decision, Retry | Release):
+            return
+        if answer is not Answer.REFUSED and isinstance(decision, Retry | Release):
             delay_us = decision.delay_us if isinstance(decision, Retry) else 0
             self._due_at = min(self._due_at, self._env.monotonic() + delay_us / 1e6)
+        accepted = None if answer is Answer.UNKNOWN else answer is Answer.ACCEPTED
         self._events.emit(AttemptSettled(task, decision, accepted, seconds))
 
     def _decide(self, attempt: Attempt, outcome: Outcome) -> Decision:

@@ -3,6 +3,7 @@
 Everything else in the package takes an `Env`; a simulator or a test gives its own. A lint bars the other doors.
 """
 
+import asyncio
 import logging
 import os
 import random
@@ -127,6 +128,16 @@ def in_nameless_pool() -> bool:
 def on_asyncio() -> bool:
     """Say whether the event loop that runs this is asyncio's, as an AsyncEngine needs it."""
     return hasattr(current_token().native_token, "call_soon_threadsafe")
+
+
+async def forget_cancellation() -> None:
+    """Undo what was asked of this task by asyncio's own `Task.cancel`; it may raise that cancellation once more."""
+    task = asyncio.current_task() if on_asyncio() else None
+    if task is None or not task.cancelling():
+        return
+    while task.uncancel():
+        pass
+    await asyncio.sleep(0)  # what was asked and not raised yet is raised here, before the task can end by it
 
 
 class Wake:

@@ -21,12 +21,13 @@ class AttemptStarted:
 class AttemptSettled:
     """An attempt ended, and the decision about the task is stored.
 
-    `accepted` False: the task had been cancelled or given to a newer attempt, and this one's result was refused.
+    `accepted` False: the task had been cancelled, deleted or given to a newer attempt, and this one's result was
+    refused. None: the database broke off while it was stored, so that either it was, or a newer attempt has the task.
     """
 
     task: LeasedTask
     decision: Decision
-    accepted: bool
+    accepted: bool | None
     duration_seconds: float
 
 
@@ -106,6 +107,8 @@ def _log_settled(event: AttemptSettled) -> None:
 
 
 def _described(event: AttemptSettled) -> tuple[int, str]:
+    if event.accepted is None:
+        return logging.WARNING, "ended, and the database broke off while that was stored: most likely it is"
     if not event.accepted:
         why = f" ({one_line(event.decision.error)})" if isinstance(event.decision, Retry | Die) else ""
         return logging.WARNING, f"was refused: the task had been cancelled, deleted or given to a newer attempt{why}"

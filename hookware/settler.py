@@ -3,8 +3,9 @@
 Settling is fenced, so trying again after an error is safe, and needed: an error does not say what was committed.
 """
 
-from collections import deque
+import math
 from collections.abc import Callable
+from enum import Enum
 
 import anyio
 
@@ -16,18 +17,30 @@ _FIRST_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 2.0
 
 
+class Answer(Enum):
+    """What became of a settlement."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused: the task had been given to another attempt"
+    UNKNOWN = "refused after an error: either the try that failed had worked, or another attempt has the task"
+    GIVEN_UP = "given up: the store did not answer while the lease was ours"
+
+
 class _Entry:
-    """A settlement on its way. `accepted` is None until the store has said, or it is given up."""
+    """A settlement on its way, until it is done."""
 
     def __init__(self, settlement: Settlement, is_held: Callable[[], bool]) -> None:
         self.settlement = settlement
         self.is_held = is_held
         self.tried = False
-        self.accepted: bool | None = None
+        self.fault_count = 0  # how often it failed while the store took others
+        self.success_count = 0  # the settler's, when it last failed
+        self.due_at = 0.0
+        self.answer = Answer.GIVEN_UP
         self.done = anyio.Event()
 
-    def finish(self, accepted: bool | None) -> None:
-        self.accepted = accepted
+    def finish(self, answer: Answer) -> None:
+        self.answer = answer
         self.done.set()
 
 
@@ -38,26 +51,29 @@ class Settler:
         self._store = store
         self._env = env
         self._health = health
-        self._waiting: deque[_Entry] = deque()
+        self._untried: list[_Entry] = []
+        self._tried: list[_Entry] = []
+        self._is_turn_of_tried = False
         self._news = anyio.Event()
         self._failure_count = 0
+        self._success_count = 0
         self._closed = False
         self._given_up = False
         self._sending: anyio.CancelScope | None = None
+        self._pause: anyio.CancelScope | None = None
 
-    async def settle(self, settlement: Settlement, is_held: Callable[[], bool]) -> bool | None:
-        """Settle, again and again while the store raises and `is_held()` says that the lease is still ours.
-
-        Returns:
-            Whether the fence accepted it; None if it was given up.
-        """
+    async def settle(self, settlement: Settlement, is_held: Callable[[], bool]) -> Answer:
+        """Settle, again and again while the store raises and `is_held()` says that the lease is still ours."""
         if self._given_up:
-            return None
+            return Answer.GIVEN_UP
         entry = _Entry(settlement, is_held)
-        self._waiting.append(entry)
+        self._untried.append(entry)
         self._news.set()
+        if self._pause is not None:
+            self._is_turn_of_tried = False
+            self._pause.cancel()
         await entry.done.wait()
-        return entry.accepted
+        return entry.answer
 
     def close(self) -> None:
         """Let `run` return once nothing waits."""
@@ -67,57 +83,88 @@ class Settler:
     def give_up(self) -> None:
         """Try nothing again from now on, and break off what hangs: time is up."""
         self._given_up = True
+        self._news.set()
         if self._sending is not None:
             self._sending.cancel()
 
     async def run(self) -> None:
         """Settle what comes, until closed; not cancelled while attempts wait for it."""
         with anyio.CancelScope(shield=True):
-            while self._waiting or not self._closed:
-                if self._waiting:
-                    await self._settle_next()
+            while self._untried or self._tried or not self._closed:
+                batch = self._next_batch()
+                if batch:
+                    await self._settle_batch(batch)
                 else:
-                    self._news = anyio.Event()
-                    await self._news.wait()
+                    await self._wait()
+                if self._given_up:
+                    self._abandon(batch + self._untried + self._tried)
 
-    async def _settle_next(self) -> None:
-        # After an error one at a time: a settlement that the store cannot take must not hold up the others.
-        count = 1 if self._failure_count else len(self._waiting)
-        batch = [self._waiting.popleft() for _ in range(count)]
+    def _next_batch(self) -> list[_Entry]:
+        """Take what is tried next: all that is new, or in turn with that, alone, one that has failed before."""
+        # Alone, because a settlement that the store cannot take must not hold up the others, again and again.
+        first = min(self._tried, key=lambda entry: entry.due_at, default=None)
+        is_due = first is not None and first.due_at <= self._env.monotonic()
+        if first is not None and is_due and (self._is_turn_of_tried or not self._untried):
+            self._is_turn_of_tried = False
+            self._tried.remove(first)
+            return [first]
+        self._is_turn_of_tried = True
+        batch, self._untried = self._untried, []
+        return batch
+
+    async def _wait(self) -> None:
+        """Wait for something new, or until one that has failed is due."""
+        self._news = anyio.Event()
+        due_at = min((entry.due_at for entry in self._tried), default=math.inf)
+        with anyio.move_on_after(due_at - self._env.monotonic()):
+            await self._news.wait()
+
+    async def _settle_batch(self, batch: list[_Entry]) -> None:
         with anyio.CancelScope() as self._sending:
             try:
                 self._env.fp("dispatch.settle.before")
                 results = await self._store.settle([entry.settlement for entry in batch])
                 self._env.fp("dispatch.settle.settled")
                 for entry, accepted in zip(batch, results, strict=True):
-                    # Refused after an error: most likely the try that failed had worked. Not a lost lease.
-                    entry.finish(accepted or entry.tried)
+                    if not accepted and entry.tried:
+                        entry.finish(Answer.UNKNOWN)
+                    else:
+                        entry.finish(Answer.ACCEPTED if accepted else Answer.REFUSED)
                 self._failure_count = 0
-                self._health.worked("settler")
+                self._success_count += 1
+                if not self._tried:
+                    self._health.worked("settler")
             except Exception as error:  # noqa: BLE001 - a store may raise anything
-                self._failure_count += 1
                 self._health.failed("settler", error)
-                self._put_back(batch)
-                await self._env.sleep(self._delay())
+                await self._put_back(batch)
         self._sending = None
-        if self._given_up:
-            self._waiting.extend(batch)
-            self._abandon_waiting()
 
-    def _put_back(self, batch: list[_Entry]) -> None:
+    async def _put_back(self, batch: list[_Entry]) -> None:
+        """Keep what failed, to be tried again: after a while, which what is itself at fault waits alone."""
+        is_alone = len(batch) == 1
         for entry in batch:
-            entry.tried = True
+            # Once it has failed where others had not, the fault is its own, and not the store's.
+            is_at_fault = is_alone and entry.tried and (entry.fault_count or entry.success_count < self._success_count)
+            entry.fault_count += bool(is_at_fault)
+            entry.tried, entry.success_count = True, self._success_count
+            entry.due_at = self._env.monotonic() + (self._delay(entry.fault_count) if is_at_fault else 0)
             if entry.is_held():
-                self._waiting.append(entry)
+                self._tried.append(entry)
             else:
-                entry.finish(None)
+                entry.finish(Answer.GIVEN_UP)
+        if not (is_alone and batch[0].fault_count):
+            self._failure_count += 1
+            with anyio.CancelScope() as pause:
+                self._pause = pause if is_alone else None  # then something new may well be taken
+                await self._env.sleep(self._delay(self._failure_count))
+            self._pause = None
 
-    def _abandon_waiting(self) -> None:
-        while self._waiting:
-            entry = self._waiting.popleft()
+    def _abandon(self, entries: list[_Entry]) -> None:
+        self._untried, self._tried = [], []
+        for entry in entries:
             if not entry.done.is_set():
-                entry.finish(None)
+                entry.finish(Answer.GIVEN_UP)
 
-    def _delay(self) -> float:
-        delay = min(_FIRST_DELAY_SECONDS * float(1 << min(self._failure_count, 10)), _LONGEST_DELAY_SECONDS)
+    def _delay(self, count: int) -> float:
+        delay = min(_FIRST_DELAY_SECONDS * float(1 << min(count, 10)), _LONGEST_DELAY_SECONDS)
         return delay * (0.5 + self._env.random() / 2)

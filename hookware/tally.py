@@ -34,7 +34,7 @@ class Tally:
 
 
 def _what(event: AttemptSettled) -> str:
-    if not event.accepted:
+    if event.accepted is False:
         return _UNSETTLED  # the task had been given to a newer attempt
     match event.decision:
         case Complete():

@@ -139,7 +139,7 @@ class Dispatching:
         return [event.task.id for event in self.seen if isinstance(event, AttemptStarted)]
 
     @property
-    def settled(self) -> list[tuple[int, Decision, bool]]:
+    def settled(self) -> list[tuple[int, Decision, bool | None]]:
         return [(e.task.id, e.decision, e.accepted) for e in self.seen if isinstance(e, AttemptSettled)]
 
     @property

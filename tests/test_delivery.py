@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import formatdate
 
@@ -411,6 +412,51 @@ async def test_a_raising_log_handler_changes_nothing() -> None:
         assert await attempt(raises(ValueError("a"))) == Failed(None, "ValueError: a")
     finally:
         logger.removeHandler(handler)
+
+
+def cancel_natively() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel("mine")
+
+
+async def cancels_itself_when_it_is_cut_short(scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        cancel_natively()
+
+
+async def raises_one_of_its_own_when_it_is_cut_short(scope: Scope, receive: Receive, send: Send) -> None:
+    with suppress(asyncio.CancelledError):
+        await anyio.sleep_forever()
+    raise asyncio.CancelledError("mine")  # as of a future that somebody else has cancelled
+
+
+async def cancels_itself_and_waits(scope: Scope, receive: Receive, send: Send) -> None:
+    cancel_natively()
+    await anyio.sleep_forever()
+
+
+async def cancels_itself_and_returns(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response()(scope, receive, send)
+    cancel_natively()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    ("app", "outcome"),
+    [
+        (cancels_itself_when_it_is_cut_short, Failed(None, "no response within 0.03 s (it had not begun)")),
+        (raises_one_of_its_own_when_it_is_cut_short, Failed(None, "no response within 0.03 s (it had not begun)")),
+        (cancels_itself_and_waits, Failed(None, "CancelledError: mine")),
+        (cancels_itself_and_returns, Succeeded(200)),
+    ],
+)
+async def test_a_handler_that_cancels_its_own_task_ends_nothing_but_its_attempt(app: ASGIApp, outcome: Outcome) -> None:
+    async with anyio.create_task_group() as calls:
+        assert await deliver(Target(app, {}, calls), Delivery(SHORT), env=Env(), config=Config()) == outcome
+    assert not calls.cancel_scope.cancel_called
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

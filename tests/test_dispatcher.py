@@ -330,7 +330,7 @@ async def test_a_settle_that_raises_after_its_effect_is_not_reported_as_a_lost_l
         world.store.after = once("settle", ConnectionError("away"))
         world.insert(new_task(1))
         await world.until(lambda: world.settled)
-        assert world.settled == [(1, Complete(), True)]
+        assert world.settled == [(1, Complete(), None)]
         assert len(world.store.settled) == 2
 
 
@@ -347,7 +347,7 @@ async def test_a_lease_that_the_settle_itself_ended_is_not_reported_as_lost(capl
         world.store.after = beat_before_the_answer
         world.insert(new_task(1))
         await world.until(lambda: world.settled)
-        assert world.settled == [(1, Complete(), True)]
+        assert world.settled == [(1, Complete(), None)]
     assert "lost the lease" not in caplog.text
 
 

@@ -101,6 +101,13 @@ LIVES: dict[str, list[Line]] = {
         COMMITTED, claimed(1, until=31), start(1), line("clock", 5, task=0, node="", by=60.0),
         settled(6, "retry", crashed=True, node="n2"), *success(7, 2, 2),
     ],
+    "a clock that is set back between a claim and its start": [
+        COMMITTED, claimed(1), line("clock", 1.05, task=0, node="", by=-0.5), start(1.1), end(2), settled(3),
+    ],
+    "a lease of a claim that was long on its way": [
+        COMMITTED, node_line("disturbed", 1, until=3.999, why="slow line"), claimed(4, until=34),
+        settled(35, "retry", crashed=True, node="n2"), *success(36, 2, 2),
+    ],
     "a name that is free again": [
         named(1), *CLEAN[1:], named(2, t=200), *(replace(each, task=2, t=each.t + 200) for each in CLEAN[1:]),
     ],
@@ -260,7 +267,7 @@ def test_a_broken_invariant_is_named(name: str) -> None:
 def test_of_a_history_that_is_not_finished_nothing_is_expected() -> None:
     unfinished = Limits(lease=30, finished=False)
     assert check([COMMITTED, claimed(1)], unfinished).complaints == ()
-    assert check([COMMITTED, claimed(1), start(0.5)], unfinished).violations == {"I3": 1}
+    assert check([COMMITTED, claimed(0.5)], unfinished).violations == {"I3": 1}
 
 
 def test_a_history_without_claims_is_checked_as_far_as_it_tells() -> None:

@@ -123,7 +123,8 @@ class Life:
         self._conflicted.discard(fence)
         if fence in self._settled:
             return  # frozen between claim and start: the fence will refuse its result
-        yield from self._check_due(line, "started")
+        if fence not in self._claims:  # else the claim was in time: the clock may have been set back since
+            yield from self._check_due(line, "started")
         if fence < self._fence:
             yield "I4", f"started under fence {fence} while {self._fence} was given out"
         if self._final is not None:
@@ -247,7 +248,8 @@ class Life:
         hard_end = claim.t + claim.deadline + self._limits.lease / 2
         if line.fence not in self._started and nodes.blocked(node, claim.t, line.t):
             return  # the answer to the claim waited behind the handler: nobody could renew
-        if line.t < hard_end and not nodes.disturbed(node, claim.t, line.t):
+        # A claim that was long on its way is one of a node that is not well.
+        if line.t < hard_end and not nodes.disturbed(node, claim.t - STEPS_SECONDS, line.t):
             yield "I4", f"the lease of fence {line.fence} was taken from {node}, which was well"
 
     def _on_meddled(self, _line: Line) -> _Broken:

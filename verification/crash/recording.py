@@ -132,7 +132,7 @@ def effect(task: TaskContext) -> dict[str, int]:
 
 def note_settled(event: Event) -> None:
     """Write down what became of an attempt."""
-    if isinstance(event, AttemptSettled):
+    if isinstance(event, AttemptSettled) and event.accepted is not None:  # what is not known is no evidence
         task, decision = event.task, event.decision
         history.write(
             "settled", task=task.id, attempt=task.attempt_count, fence=task.fence, accepted=event.accepted,
