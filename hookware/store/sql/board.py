@@ -9,6 +9,7 @@ from hookware.core.allowance import NO_STATE, Allowance, allowance, effective
 from hookware.core.queue import Lane, QueueSettings, by_priority, lane_of
 from hookware.core.rate_limit import Bucket
 from hookware.store.sql import keyed, queues
+from hookware.store.sql.keyed import Turn
 from hookware.store.sql.outlook import Look, Outlook
 from hookware.store.sql.queues import NOTHING_RUNS, Running
 from hookware.store.sql.read import PENDING, Row, read
@@ -36,12 +37,14 @@ _DUE = (
 class Desk:
     """What a store keeps from one claim to the next.
 
-    `cursors` are the fair keys that had the last turn, by lane.
+    `turns` are the keys that had the last turn, by lane. `keyed_first`: the queues and priorities where, of a plain and
+    a keyed lane, the keyed one comes first in the next claim.
     """
 
     outlook: Outlook
     settings: Mapping[str, QueueSettings] = field(default_factory=dict)
-    cursors: dict[str, str] = field(default_factory=dict)
+    turns: dict[str, Turn] = field(default_factory=dict)
+    keyed_first: dict[tuple[str, int], bool] = field(default_factory=dict)
 
 
 class Board:
@@ -55,7 +58,8 @@ class Board:
         self._allowed: dict[str, Allowance] = {}
         self._running: dict[str, Running] = {}
         self._held_back: set[Lane] = set()
-        self._cursors: dict[str, str] = {}
+        self._turns: dict[str, Turn] = {}
+        self._shared_groups: set[tuple[str, int]] = set()
         for text, eta_us in seen.etas.items():
             lane = lane_of(text)
             if lane.queue_name not in exclude and not seen.states.get(lane.queue_name, NO_STATE).paused:
@@ -78,6 +82,7 @@ class Board:
         if not limited:
             return
         states = queues.lock(connection, limited) if locking else self._states
+        self._states = {**self._states, **states}
         # How many run of each key is asked by those only who are about to choose.
         counted = [name for name in limited if self._counts(name) or (locking and self._has_keys(name))]
         self._running = queues.running(connection, counted, self._now_us) if counted else {}
@@ -110,7 +115,9 @@ class Board:
             left = self._allowed[name] = self._allowed[name].left(counts[name], self.settings(name), self._now_us)
             if left.bucket is not None:
                 buckets[name] = left.bucket
-        self._desk.cursors.update(self._cursors)
+        self._desk.turns.update(self._turns)
+        for group in self._shared_groups:
+            self._desk.keyed_first[group] = not self._desk.keyed_first.get(group, False)
         return buckets
 
     def until_next(self) -> tuple[int | None, bool]:
@@ -145,10 +152,17 @@ class Board:
         return any(lane.keyed and eta_us <= self._now_us for lane, eta_us in self._lanes[queue_name].items())
 
     def _shared(self, connection: Connection, group: Collection[Lane], count: int) -> list[Row]:
-        """Read from the one or two lanes of one priority, the plain and the keyed: each half, if both have as much."""
-        lanes = sorted(group, key=lambda lane: self._lanes[lane.queue_name][lane])
+        """Read from the one or two lanes of one priority, the plain and the keyed: each half, if both have as much.
+
+        They are first in turn. By their ETAs, one whose oldest task is held back would always be.
+        """
+        lanes = sorted(group)
         if len(lanes) == 1:
             return self._of_lane(connection, lanes[0], count)
+        pair = lanes[0].queue_name, lanes[0].priority
+        self._shared_groups.add(pair)
+        if self._desk.keyed_first.get(pair, False):
+            lanes.reverse()
         first = self._of_lane(connection, lanes[0], -(-count // 2))
         second = self._of_lane(connection, lanes[1], count - len(first)) if count > len(first) else []
         if len(first) + len(second) < count:
@@ -165,10 +179,9 @@ class Board:
             lane=text, now_us=self._now_us, floor_us=floor_us, slots=count,
             limit=self.settings(lane.queue_name).limit_per_key,
             running=self._running.get(lane.queue_name, NOTHING_RUNS).by_key,
-            last_key=self._desk.cursors.get(text, ""),
+            last=self._desk.turns.get(text, keyed.FIRST_TURN),
         )  # fmt: skip
-        rows, choice = keyed.take(connection, wanted)
-        self._cursors[text] = choice.last_key
+        rows, choice, self._turns[text] = keyed.take(connection, wanted)
         if choice.held_back and len(choice.chosen) < count:
             self._held_back.add(lane)
         else:
