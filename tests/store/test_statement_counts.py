@@ -34,10 +34,10 @@ def connection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Conne
     engine.dispose()
 
 
-def count_of_a_claim(connection: Connection, *tasks: NewTask) -> int:
+def count_of_a_claim(connection: Connection, *tasks: NewTask, lease_us: int = LEASE_US) -> int:
     """Add tasks, claim some twice, and count the statements of the second claim: by then queues have their rows."""
     statements.add(connection, tasks, START_US)
-    desk, wish = Desk(Outlook(lambda: 0.0), QUEUES), Claim(owner="me", limit=6, lease_us=LEASE_US)
+    desk, wish = Desk(Outlook(lambda: 0.0), QUEUES), Claim(owner="me", limit=6, lease_us=lease_us)
     claim.claim(connection, wish, START_US, desk, "", TOMBSTONE_US)
     seen: list[str] = []
     event.listen(connection, "before_cursor_execute", lambda *args: seen.append(args[2]))
@@ -64,6 +64,16 @@ def test_a_priority_costs_nothing(connection: Connection) -> None:
 
 def test_a_limit_costs_a_lock_and_a_count(connection: Connection) -> None:
     assert count_of_a_claim(connection, *[new_task("two-at-once") for _ in range(20)]) == LOOKS + 2 + 2
+
+
+def test_the_others_pay_nothing_for_a_queue_that_is_full(connection: Connection) -> None:
+    tasks = [new_task("two-at-once") for _ in range(20)]
+    assert count_of_a_claim(connection, *tasks, *[new_task() for _ in range(20)], lease_us=2 * LEASE_US) == LOOKS + 2
+
+
+def test_the_others_pay_nothing_for_a_queue_without_tokens(connection: Connection) -> None:
+    tasks = [new_task("stopped") for _ in range(20)]
+    assert count_of_a_claim(connection, *tasks, *[new_task() for _ in range(20)]) == LOOKS + 2
 
 
 def test_a_rate_costs_a_lock_and_the_bucket(connection: Connection) -> None:

@@ -38,13 +38,14 @@ class Desk:
     """What a store keeps from one claim to the next.
 
     `turns` are the keys that had the last turn, by lane. `keyed_first`: the queues and priorities where, of a plain and
-    a keyed lane, the keyed one comes first in the next claim.
+    a keyed lane, the keyed one comes first in the next claim. `counted`: the queues with a limit, as last seen.
     """
 
     outlook: Outlook
     settings: Mapping[str, QueueSettings] = field(default_factory=dict)
     turns: dict[str, Turn] = field(default_factory=dict)
     keyed_first: dict[tuple[str, int], bool] = field(default_factory=dict)
+    counted: frozenset[str] = frozenset()
 
 
 class Board:
@@ -52,7 +53,8 @@ class Board:
 
     def __init__(self, desk: Desk, seen: Look, exclude: frozenset[str], now_us: int) -> None:
         self._desk, self._now_us = desk, now_us
-        self._states = seen.states
+        self._states, self._seen_running = seen.states, seen.running
+        desk.counted = frozenset(filter(self._counts, desk.settings.keys() | seen.states.keys()))
         self._lanes: dict[str, dict[Lane, int]] = {}
         self._texts: dict[Lane, str] = {}
         self._allowed: dict[str, Allowance] = {}
@@ -78,7 +80,7 @@ class Board:
 
     def agree(self, connection: Connection, *, locking: bool) -> None:
         """See how many tasks of each due queue may begin; `locking`: and let it stay true until the commit."""
-        limited = [name for name in self.due_queues if self._is_limited(name)]
+        limited = [name for name in self.due_queues if self._is_limited(name) and not (locking and self._is_shut(name))]
         if not limited:
             return
         states = queues.lock(connection, limited) if locking else self._states
@@ -93,6 +95,14 @@ class Board:
             running = self._running.get(name, NOTHING_RUNS)
             state = states.get(name, NO_STATE)
             self._allowed[name] = allowance(self.settings(name), state, running.total, self._now_us)
+
+    def _is_shut(self, queue_name: str) -> bool:
+        """See whether nothing of a queue may begin by what was seen before any lock: it can only be less by now."""
+        running, state = self._seen_running.get(queue_name, 0), self._states.get(queue_name, NO_STATE)
+        allowed = allowance(self.settings(queue_name), state, running, self._now_us)
+        if allowed.count <= 0:
+            self._allowed[queue_name] = allowed
+        return allowed.count <= 0
 
     def may_begin(self, queue_name: str) -> int:
         """Say how many tasks of a queue may begin, at most."""
@@ -191,4 +201,4 @@ class Board:
 
 def look(connection: Connection, exclude: frozenset[str], now_us: int, desk: Desk) -> Board:
     """Look at all queues but the excluded ones."""
-    return Board(desk, desk.outlook.look(connection, now_us), exclude, now_us)
+    return Board(desk, desk.outlook.look(connection, now_us, counted=desk.counted), exclude, now_us)

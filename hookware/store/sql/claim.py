@@ -68,7 +68,7 @@ def claim(
     begun = {task.id for task in tasks}
     # By the lanes that the rows were found in: what a damaged row says of its queue may not fit.
     counts = {name: sum(row["id"] in begun for row in some) for name, some in rows.items()}
-    queues.store_buckets(connection, board.begun(counts))
+    queues.store_buckets(connection, board.begun({name: count for name, count in counts.items() if count}))
     shares = {name: len(some) for name, some in rows.items()}
     until_next = _until_next(connection, wish.exclude, now_us, desk, board)
     return Claimed(tasks, *until_next, cleared), last_turn(due, shares, last_queue)
