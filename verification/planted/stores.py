@@ -137,7 +137,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "the turn of fair keys begins anew with each claim",
-        Tested("tests/store/test_memory.py", "test_fair_keys_take_turns_whoever_came_first"),
+        Tested("tests/store/test_memory.py", "test_fair_keys_take_turns_in_one_claim_and_the_turn_goes_on_in_the_next"),
         ("core/fairness.py", "bisect_right(keys, last_key)", "0"),
     ),
     bug(
