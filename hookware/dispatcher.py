@@ -197,10 +197,10 @@ class Dispatcher:
             self._begin(attempts, [Attempt(task, sent_at) for task in claimed.tasks])
             self._know_due(claimed.next_due_us)
             self._held_back = claimed.held_back
-            if not claimed.tasks and claimed.next_due_us == 0:
+            if not (claimed.tasks or claimed.cleared) and claimed.next_due_us == 0:
                 self._know_due(int(self._poll() * 1e6))  # due, but not given to us: others are at them
-            elif claimed.next_due_us == 0 and len(claimed.tasks) == asked:
-                self._on_left_over()
+            elif claimed.held_back or (claimed.next_due_us == 0 and len(claimed.tasks) == asked):
+                self._on_left_over()  # where another's task holds them back, its process goes on with them at once
 
     def _begin(self, attempts: TaskGroup, claimed: list[Attempt]) -> None:
         self._last_chance.arrange(claimed, others_run=bool(self._attempts))

@@ -38,6 +38,7 @@ from hookware.core.dotted import dotted_name, label_of, why_unnamed
 from hookware.core.url import canonical_url, split_url
 from hookware.delivery import delivery_in
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
+from hookware.keys import OnConflict
 from hookware.signature import Injected, TaskSignature
 from hookware.taskqueue import Task, TaskRetryOptions
 from hookware.unit_of_work import current_unit
@@ -65,12 +66,20 @@ class TaskOptions(TypedDict, total=False):
     session: "Session | AsyncSession"
     connection: "Connection | AsyncConnection"
     transactional: bool
+    priority: int
+    key: str
+    on_conflict: OnConflict
+    debounce: float
+    fair_key: str
+    limit_key: str
 
 
 DEFERRED_URL: Final = "/_ah/queue/deferred"
 """Where tasks go that call a function instead of a handler."""
 
 _OPTION_NAMES = frozenset(TaskOptions.__annotations__)
+# A misspelt parameter must not make a task vanish as the duplicate of another.
+_BESIDE_ARGUMENTS = _OPTION_NAMES - {"key"}
 _JOIN_OPTIONS = ("session", "connection", "transactional")
 
 
@@ -123,7 +132,8 @@ class TaskHandler(Generic[P, R]):
         """Add a task that calls this handler with these arguments, which are checked here and travel as JSON.
 
         Injected parameters are left out. Options of `taskqueue.add`, such as countdown, may stand beside the
-        arguments, unless the handler has a parameter of that name; type checkers want them in `options()`.
+        arguments, unless the handler has a parameter of that name; type checkers want them in `options()`, where
+        `key` has to be in any case.
 
         Raises:
             InvalidTaskError: the arguments do not fit the handler.
@@ -137,7 +147,7 @@ class TaskHandler(Generic[P, R]):
         return await task.add_async(**join)
 
     def _task(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[Task, dict[str, Any]]:
-        taken = {name for name in kwargs if name in _OPTION_NAMES and not self.signature.has(name)}
+        taken = {name for name in kwargs if name in _BESIDE_ARGUMENTS and not self.signature.has(name)}
         options: dict[str, Any] = {**self._options, **{name: kwargs[name] for name in taken}}
         values = {name: value for name, value in kwargs.items() if name not in taken}
         join = {name: options.pop(name) for name in _JOIN_OPTIONS if name in options}

@@ -1,7 +1,7 @@
 """Values for the tests: tasks with everything filled in, and a clock that a test moves by hand."""
 
 from hookware.core.retry import RetryOptions
-from hookware.core.task import DEFAULT_DEADLINE_US, Headers, LeasedTask, NewTask
+from hookware.core.task import DEFAULT_DEADLINE_US, NO_KEYS, Headers, Keys, LeasedTask, NewTask
 from hookware.env import Env
 
 
@@ -27,17 +27,19 @@ def new_task(
     task_id: int,
     *,
     queue_name: str = "default",
+    name: str | None = None,
     url: str = "/worker",
     body: bytes = b"",
     countdown_us: int = 0,
     retry: RetryOptions | None = None,
     deadline_us: int = DEFAULT_DEADLINE_US,
+    keys: Keys = NO_KEYS,
 ) -> NewTask:
     """Give a task that is about to be added."""
     return NewTask(
         id=task_id,
         queue_name=queue_name,
-        name=None,
+        name=name,
         method="POST",
         url=url,
         headers=(),
@@ -45,6 +47,7 @@ def new_task(
         countdown_us=countdown_us,
         retry=retry,
         deadline_us=deadline_us,
+        keys=keys,
     )
 
 

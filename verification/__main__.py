@@ -13,6 +13,7 @@ from verification import ledger
 from verification.chaos import campaign as chaos
 from verification.chaos import outage, recovery, soak
 from verification.crash import campaign as crash
+from verification.limits import campaign as limits
 from verification.planted import campaign as planted
 from verification.simulation import campaign as simulation
 
@@ -23,6 +24,7 @@ COMMANDS: dict[str, ModuleType] = {
     "outage": outage,
     "recovery": recovery,
     "soak": soak,
+    "limits": limits,
     "planted": planted,
     "ledger": ledger,
 }

@@ -33,10 +33,14 @@ class Allowance:
 
     def left(self, taken: int, settings: QueueSettings, now_us: int) -> "Allowance":
         """Give what is allowed after `taken` have begun."""
+        count = self.count - taken
         if self.bucket is None or settings.rate is None:
-            return replace(self, count=self.count - taken)
+            return replace(self, count=count)
         bucket = rate_limit.take(self.bucket, taken, settings.rate, settings.bucket_size, now_us)
-        return Allowance(self.count - taken, _ready_us(bucket, settings.rate, settings.bucket_size, now_us), bucket)
+        ready_us = _ready_us(bucket, settings.rate, settings.bucket_size, now_us)
+        if count <= 0 and ready_us is not None and ready_us <= now_us:
+            ready_us = None  # there are tokens: what is full is the limit
+        return Allowance(count, ready_us, bucket)
 
 
 def effective(settings: QueueSettings, state: QueueState) -> QueueSettings:

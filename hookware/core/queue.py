@@ -78,7 +78,9 @@ def lane_of(text: str) -> Lane:
     number = rest.removesuffix("k")
     if not slash or not (number.isascii() and number.isdigit() and len(number) == 3):
         return Lane(text)
-    return Lane(queue_name, MAX_PRIORITY - int(number), rest.endswith("k"))
+    lane = Lane(queue_name, MAX_PRIORITY - int(number), rest.endswith("k"))
+    # Another spelling would be another lane to the database, and hide this one.
+    return lane if str(lane) == text else Lane(text)
 
 
 def by_priority(lanes: Iterable[Lane]) -> list[list[Lane]]:

@@ -47,12 +47,14 @@ class Claimed:
     """The answer to a claim.
 
     `next_due_us`: microseconds until the next unclaimed task of a queue not excluded may begin (0: now already);
-    None if nothing waits. `held_back`: some wait for a running one to end.
+    None if nothing waits. `held_back`: some wait for a running one to end. `cleared`: some that will not run, such as
+    duplicates, were put aside, so that even where no task is given, the next claim may give some.
     """
 
     tasks: Sequence[LeasedTask]
     next_due_us: int | None
     held_back: bool = False
+    cleared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

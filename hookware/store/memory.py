@@ -248,7 +248,7 @@ class MemoryStore:
         tasks = [task for task in leases if task is not None]
         choosing.begun(Counter(task.queue_name for task in tasks))
         after = Choosing(self._rows.values(), self._queues, wish.exclude, now_us)
-        return Claimed(tasks, *after.until_next(choosing.held_back))
+        return Claimed(tasks, *after.until_next(choosing.held_back), cleared=None in leases)
 
     def _lease(self, row: Row, wish: Claim, now_us: int) -> LeasedTask | None:
         if not self._wins_its_key(row, now_us):

@@ -18,6 +18,7 @@ class Queues:
     settings: Mapping[str, QueueSettings] = field(default_factory=dict)
     states: dict[str, QueueState] = field(default_factory=dict)
     cursors: dict[str, str] = field(default_factory=dict)
+    keyed_first: dict[tuple[str, int], bool] = field(default_factory=dict)
     last_queue: str = ""
 
     def of(self, name: str) -> QueueSettings:
@@ -39,6 +40,7 @@ class Choosing:
         self._running: dict[str, Counter[str]] = {}
         self._held_back: set[str] = set()
         self._cursors: dict[str, str] = {}
+        self._shared_groups: set[tuple[str, int]] = set()
         for row in sorted(rows, key=lambda row: (row.eta_us, row.task.id)):
             name = row.task.queue_name
             if row.state is State.PENDING and name not in exclude and not queues.states.get(name, NO_STATE).paused:
@@ -66,6 +68,8 @@ class Choosing:
     def begun(self, counts: Mapping[str, int]) -> None:
         """Take the tokens of what begins, and note who had the last turn."""
         self._queues.cursors |= self._cursors
+        for group in self._shared_groups:
+            self._queues.keyed_first[group] = not self._queues.keyed_first.get(group, False)
         for name, count in counts.items():
             left = self._allowed[name].left(count, self._queues.of(name), self._now_us)
             if left.bucket is not None:
@@ -109,7 +113,9 @@ class Choosing:
             lanes.setdefault(row.task.lane, []).append(row)
         if len(lanes) == 1:
             return self._of_lane(due, count)
-        one, other = lanes.values()
+        group = due[0].task.queue_name, due[0].task.keys.priority
+        self._shared_groups.add(group)
+        one, other = (lanes[lane] for lane in sorted(lanes, reverse=self._queues.keyed_first.get(group, False)))
         first = self._of_lane(one, -(-count // 2))
         second = self._of_lane(other, count - len(first)) if count > len(first) else []
         if len(first) + len(second) < count:

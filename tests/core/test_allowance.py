@@ -62,6 +62,19 @@ def test_the_plain_lane_is_its_queues_name() -> None:
     assert lane_of("q/1234") == Lane("q/1234")
 
 
+@given(st.sampled_from("01239 x-").flatmap(lambda one: st.text("0123456789k-/q" + one, max_size=8)))
+def test_two_texts_are_two_lanes(text: str) -> None:
+    assert str(lane_of(text)) == text
+    assert str(lane_of("q/" + text)) == "q/" + text
+
+
+def test_where_the_limit_is_full_tokens_that_are_left_name_no_time() -> None:
+    settings = QueueSettings(rate=5.0, bucket_size=5, max_concurrent_requests=2)
+    allowed = allowance(settings, NO_STATE, 0, NOW_US)
+    assert allowed.left(2, settings, NOW_US).ready_us is None
+    assert allowed.left(1, settings, NOW_US).ready_us == NOW_US
+
+
 def test_lanes_go_by_priority_the_plain_one_beside_the_one_with_keys() -> None:
     lanes = [Lane("q"), Lane("q", 5), Lane("q", -5), Lane("q", 0, True)]
     assert by_priority(lanes) == [[Lane("q", 5)], [Lane("q"), Lane("q", 0, True)], [Lane("q", -5)]]

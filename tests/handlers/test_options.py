@@ -33,6 +33,18 @@ async def test_options_reach_the_task(stage: Stage, way: str) -> None:
     assert "7" in stored[0][2]
 
 
+async def test_priorities_and_keys_reach_the_task(stage: Stage) -> None:
+    worker: Any = stage.task_handler("/worker")(lambda key: None)
+    async with stage.running() as hookware:
+        worker.options(priority=5, key="k", debounce=60, fair_key="f", limit_key="l").add(key="x")
+        worker.add("y", limit_key="l", countdown=60)
+        with pytest.raises(InvalidTaskError):
+            stage.task_handler("/other")(lambda: None).add(key="x")
+        first, second = await hookware.inspector.list_tasks()
+    assert (first.priority, first.dedup_key, first.fair_key, first.limit_key) == (5, "k", "f", "l")
+    assert (first.body, second.body, second.limit_key) == (b'{"key":"x"}', b'{"key":"y"}', "l")
+
+
 async def test_a_parameter_with_the_name_of_an_option_is_a_parameter(stage: Stage) -> None:
     given: list[object] = []
 

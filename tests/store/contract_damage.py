@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hookware.core.lifecycle import Retry, State
+from hookware.core.task import Keys
 from tests.store.subject import LEASE_US, Subject, new_task
 
 DAMAGES = {
@@ -70,6 +71,34 @@ class DamageContract:
         assert (dead.state, dead.dead_reason) == (State.DEAD, "undecodable")
         assert [info.id for info in await subject.store.list_tasks()] == [1, 2, 3]
         assert await subject.claim() == []
+
+    @pytest.mark.parametrize("change", ["on_conflict = CAST(x'ff' AS TEXT)", "created_us = CAST(x'ff' AS TEXT)"])
+    async def test_what_is_said_of_a_dedup_key_may_be_damaged(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.add(*[new_task(task_id=n, keys=Keys(dedup_key="k")) for n in (1, 2)], new_task(task_id=3))
+        damage(path, change, 2)
+        assert {1, 3} >= {task.id for task in await subject.claim()} > {3}
+
+    async def test_the_limit_key_of_a_running_task_may_be_damaged(self, subject: Subject, path: Path) -> None:
+        await subject.add(*[new_task("two-at-once", task_id=n, keys=Keys(limit_key="k")) for n in (1, 2)])
+        await subject.claim_one()
+        damage(path, "limit_key = CAST(x'ff' AS TEXT)", 1)
+        assert [task.id for task in await subject.claim()] == [2]
+        await subject.add(new_task("two-at-once", task_id=3))
+        assert await subject.claim() == [], "it still counts for its queue"
+
+    async def test_a_lane_in_another_spelling_hides_none(self, subject: Subject, path: Path) -> None:
+        await subject.add(new_task(task_id=1), new_task(task_id=2, countdown_us=LEASE_US))
+        damage(path, "lane = 'default/100'", 2)
+        assert [task.id for task in await subject.claim()] == [1]
+        subject.clock.advance(LEASE_US)
+        assert [task.id for task in await subject.claim()] == [2]
+
+    async def test_a_task_in_the_lane_of_another_queue_takes_no_token_of_its_own(
+        self, subject: Subject, path: Path
+    ) -> None:
+        await subject.add(*[new_task(task_id=n) for n in (1, 2)], new_task("stopped", task_id=3))
+        damage(path, "queue_name = 'stopped'", 2)
+        assert [task.id for task in await subject.claim()] == [1, 2]
 
     async def test_an_undecodable_row_does_not_win_its_name(self, subject: Subject, path: Path) -> None:
         await subject.insert([new_task(task_id=1, name="a"), new_task(task_id=2, name="a")])

@@ -7,6 +7,7 @@ from hookware.core.queue import MAX_PRIORITY
 from hookware.core.retry import RetryOptions
 from hookware.core.task import Keys, LeasedTask
 from hookware.store.base import Settlement
+from tests.store.contract_keys import ClearedContract, NothingHiddenContract
 from tests.store.subject import LEASE_US, SECOND_US, Subject, new_task
 
 
@@ -267,6 +268,14 @@ class DedupContract:
 
 
 class QueueContract(
-    LimitContract, RateContract, PauseContract, OverridesContract, PriorityContract, KeysContract, DedupContract
+    LimitContract,
+    RateContract,
+    PauseContract,
+    OverridesContract,
+    PriorityContract,
+    KeysContract,
+    DedupContract,
+    NothingHiddenContract,
+    ClearedContract,
 ):
     """All of it."""

@@ -82,43 +82,78 @@ BUGS: tuple[Bug, ...] = (
         "tasks are claimed a second early",
         breaks("I3"),
         (
-            "store/memory.py",
-            "            if row.eta_us <= now_us and",
-            "            if row.eta_us <= now_us + 1_000_000 and",
+            "store/memory_claim.py",
+            "items() if rows[0].eta_us <= self._now_us]",
+            "items() if rows[0].eta_us <= self._now_us + 1_000_000]",
+        ),
+        (
+            "store/memory_claim.py",
+            "for row in self._waiting[name] if row.eta_us <= self._now_us]",
+            "for row in self._waiting[name] if row.eta_us <= self._now_us + 1_000_000]",
         ),
     ),
     bug(
         "not due exactly at the ETA: < instead of <=",
         Tested("tests/store/test_memory.py", "test_a_task_is_due_exactly_at_its_eta"),
-        ("store/memory.py", "            if row.eta_us <= now_us and", "            if row.eta_us < now_us and"),
+        (
+            "store/memory_claim.py",
+            "for row in self._waiting[name] if row.eta_us <= self._now_us]",
+            "for row in self._waiting[name] if row.eta_us < self._now_us]",
+        ),
     ),
     bug(
         "LIMIT before the excluded queues are filtered out",
         Tested("tests/store/test_memory.py", "test_excluded_queues_are_left_alone"),
         (
-            "store/memory.py",
+            "store/memory_claim.py",
             "key=lambda row: (row.eta_us, row.task.id)):\n",
-            "key=lambda row: (row.eta_us, row.task.id))[: wish.limit]:\n",
+            "key=lambda row: (row.eta_us, row.task.id))[:1]:\n",
         ),
     ),
     bug(
         "a claim goes on from the last id seen",
         breaks("I1", "I18"),
         (
-            "store/memory.py",
-            "        chosen = [row for name, share in shares.items() for row in waiting[name][:share]]\n",
+            "store/memory_claim.py",
+            "        return [row for some in picked.values() for row in some]\n",
             (
-                '        last = getattr(self, "_last_id", 0)\n'
-                "        rows = [row for name in shares for row in waiting[name][: shares[name]]]\n"
-                "        chosen = [row for row in rows if row.task.id > last]\n"
-                "        self._last_id = max([last, *(row.task.id for row in chosen)])\n"
+                '        last = int(self._queues.cursors.get("last id", "0"))\n'
+                "        rows = [row for some in picked.values() for row in some if row.task.id > last]\n"
+                '        self._queues.cursors["last id"] = str(max([last, *(row.task.id for row in rows)]))\n'
+                "        return rows\n"
             ),
         ),
     ),
     bug(
         "more is claimed than there are slots",
         breaks("I15"),
-        ("store/memory.py", "for name in due}, wish.limit)\n", "for name in due}, wish.limit + 1)\n"),
+        ("store/memory_claim.py", "min(slots, self._allowed", "min(slots + 1, self._allowed"),
+        ("store/memory_claim.py", "share_slots(waiting, slots)", "share_slots(waiting, slots + 1)"),
+    ),
+    bug(
+        "a limit key counts nothing that runs already",
+        Tested("tests/store/test_memory.py", "test_no_more_run_of_a_limit_key_than_the_queue_says"),
+        ("core/fairness.py", "Counter(running)", "Counter[str]()"),
+    ),
+    bug(
+        "the turn of fair keys begins anew with each claim",
+        Tested("tests/store/test_memory.py", "test_fair_keys_take_turns_in_one_claim_and_the_turn_goes_on_in_the_next"),
+        ("core/fairness.py", "bisect_right(keys, last_key)", "0"),
+    ),
+    bug(
+        "a queue's limit counts ended leases",
+        Tested("tests/store/test_memory.py", "test_an_ended_lease_counts_no_more"),
+        ("store/memory_claim.py", "State.LEASED and row.lease_until_us > now_us:", "State.LEASED:"),
+    ),
+    bug(
+        "a start takes no token, in SQL",
+        Tested("tests/store/test_sql.py", "test_a_bucket_is_emptied_and_then_refilled_at_the_rate"),
+        ("store/sql/queues.py", "    if rows:\n", "    if False:\n"),
+    ),
+    bug(
+        "what is counted before the lock decides, in SQL",
+        Tested("tests/store/test_queue_races.py", "test_who_waits_for_a_queue_counts_what_began_meanwhile"),
+        ("store/sql/board.py", "running.total, self._now_us)", "self._seen_running.get(name, 0), self._now_us)"),
     ),
     bug(
         "a claim sets no end to the lease",

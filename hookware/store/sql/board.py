@@ -10,6 +10,7 @@ from hookware.core.queue import Lane, QueueSettings, by_priority, lane_of
 from hookware.core.rate_limit import Bucket
 from hookware.core.retention import NO_RETENTION, Retention, retention
 from hookware.store.sql import keyed, queues
+from hookware.store.sql.keyed import Turn
 from hookware.store.sql.outlook import Look, Outlook
 from hookware.store.sql.queues import NOTHING_RUNS, Running
 from hookware.store.sql.read import PENDING, Row, read
@@ -37,12 +38,16 @@ _DUE = (
 class Desk:
     """What a store keeps from one claim to the next.
 
-    `cursors` are the fair keys that had the last turn, by lane; `retention` is that of the settings as last seen.
+    `turns` are the keys that had the last turn, by lane. `keyed_first`: the queues and priorities where, of a plain and
+    a keyed lane, the keyed one comes first in the next claim. `counted`: the queues with a limit, as last seen.
+    `retention` is that of the settings as last seen.
     """
 
     outlook: Outlook
     settings: Mapping[str, QueueSettings] = field(default_factory=dict)
-    cursors: dict[str, str] = field(default_factory=dict)
+    turns: dict[str, Turn] = field(default_factory=dict)
+    keyed_first: dict[tuple[str, int], bool] = field(default_factory=dict)
+    counted: frozenset[str] = frozenset()
     retention: Retention = NO_RETENTION
     _overridden: Mapping[str, QueueState] = field(default_factory=dict)
 
@@ -68,13 +73,15 @@ class Board:
 
     def __init__(self, desk: Desk, seen: Look, exclude: frozenset[str], now_us: int) -> None:
         self._desk, self._now_us = desk, now_us
-        self._states = seen.states
+        self._states, self._seen_running = seen.states, seen.running
+        desk.counted = frozenset(filter(self._counts, desk.settings.keys() | seen.states.keys()))
         self._lanes: dict[str, dict[Lane, int]] = {}
         self._texts: dict[Lane, str] = {}
         self._allowed: dict[str, Allowance] = {}
         self._running: dict[str, Running] = {}
         self._held_back: set[Lane] = set()
-        self._cursors: dict[str, str] = {}
+        self._turns: dict[str, Turn] = {}
+        self._shared_groups: set[tuple[str, int]] = set()
         for text, eta_us in seen.etas.items():
             lane = lane_of(text)
             if lane.queue_name not in exclude and not seen.states.get(lane.queue_name, NO_STATE).paused:
@@ -92,10 +99,11 @@ class Board:
 
     def agree(self, connection: Connection, *, locking: bool) -> None:
         """See how many tasks of each due queue may begin; `locking`: and let it stay true until the commit."""
-        limited = [name for name in self.due_queues if self._is_limited(name)]
+        limited = [name for name in self.due_queues if self._is_limited(name) and not (locking and self._is_shut(name))]
         if not limited:
             return
         states = queues.lock(connection, limited) if locking else self._states
+        self._states = {**self._states, **states}
         # How many run of each key is asked by those only who are about to choose.
         counted = [name for name in limited if self._counts(name) or (locking and self._has_keys(name))]
         self._running = queues.running(connection, counted, self._now_us) if counted else {}
@@ -106,6 +114,14 @@ class Board:
             running = self._running.get(name, NOTHING_RUNS)
             state = states.get(name, NO_STATE)
             self._allowed[name] = allowance(self.settings(name), state, running.total, self._now_us)
+
+    def _is_shut(self, queue_name: str) -> bool:
+        """See whether nothing of a queue may begin by what was seen before any lock: it can only be less by now."""
+        running, state = self._seen_running.get(queue_name, 0), self._states.get(queue_name, NO_STATE)
+        allowed = allowance(self.settings(queue_name), state, running, self._now_us)
+        if allowed.count <= 0:
+            self._allowed[queue_name] = allowed
+        return allowed.count <= 0
 
     def may_begin(self, queue_name: str) -> int:
         """Say how many tasks of a queue may begin, at most."""
@@ -128,7 +144,9 @@ class Board:
             left = self._allowed[name] = self._allowed[name].left(counts[name], self.settings(name), self._now_us)
             if left.bucket is not None:
                 buckets[name] = left.bucket
-        self._desk.cursors.update(self._cursors)
+        self._desk.turns.update(self._turns)
+        for group in self._shared_groups:
+            self._desk.keyed_first[group] = not self._desk.keyed_first.get(group, False)
         return buckets
 
     def until_next(self) -> tuple[int | None, bool]:
@@ -163,10 +181,17 @@ class Board:
         return any(lane.keyed and eta_us <= self._now_us for lane, eta_us in self._lanes[queue_name].items())
 
     def _shared(self, connection: Connection, group: Collection[Lane], count: int) -> list[Row]:
-        """Read from the one or two lanes of one priority, the plain and the keyed: each half, if both have as much."""
-        lanes = sorted(group, key=lambda lane: self._lanes[lane.queue_name][lane])
+        """Read from the one or two lanes of one priority, the plain and the keyed: each half, if both have as much.
+
+        They are first in turn. By their ETAs, one whose oldest task is held back would always be.
+        """
+        lanes = sorted(group)
         if len(lanes) == 1:
             return self._of_lane(connection, lanes[0], count)
+        pair = lanes[0].queue_name, lanes[0].priority
+        self._shared_groups.add(pair)
+        if self._desk.keyed_first.get(pair, False):
+            lanes.reverse()
         first = self._of_lane(connection, lanes[0], -(-count // 2))
         second = self._of_lane(connection, lanes[1], count - len(first)) if count > len(first) else []
         if len(first) + len(second) < count:
@@ -183,10 +208,9 @@ class Board:
             lane=text, now_us=self._now_us, floor_us=floor_us, slots=count,
             limit=self.settings(lane.queue_name).limit_per_key,
             running=self._running.get(lane.queue_name, NOTHING_RUNS).by_key,
-            last_key=self._desk.cursors.get(text, ""),
+            last=self._desk.turns.get(text, keyed.FIRST_TURN),
         )  # fmt: skip
-        rows, choice = keyed.take(connection, wanted)
-        self._cursors[text] = choice.last_key
+        rows, choice, self._turns[text] = keyed.take(connection, wanted)
         if choice.held_back and len(choice.chosen) < count:
             self._held_back.add(lane)
         else:
@@ -196,6 +220,6 @@ class Board:
 
 def look(connection: Connection, exclude: frozenset[str], now_us: int, desk: Desk) -> Board:
     """Look at all queues but the excluded ones."""
-    seen = desk.outlook.look(connection, now_us)
+    seen = desk.outlook.look(connection, now_us, counted=desk.counted)
     desk.learn(seen.states)
     return Board(desk, seen, exclude, now_us)

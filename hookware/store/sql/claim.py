@@ -1,6 +1,5 @@
 """Claiming: which tasks are due, whose turn it is, and the lease. A claim locks no more rows than it may take."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
@@ -65,12 +64,14 @@ def claim(
     if not due or wish.limit < 1:
         return Claimed([], *board.until_next()), last_queue
     rows = _share_out(connection, board, due[: wish.limit], wish.limit)
-    tasks = _lease(connection, rows, board, wish, now_us, tombstone_us)
-    counts = Counter(task.queue_name for task in tasks)
-    queues.store_buckets(connection, board.begun(counts))
+    tasks, cleared = _lease(connection, rows, board, wish, now_us, tombstone_us)
+    begun = {task.id for task in tasks}
+    # By the lanes that the rows were found in: what a damaged row says of its queue may not fit.
+    counts = {name: sum(row["id"] in begun for row in some) for name, some in rows.items()}
+    queues.store_buckets(connection, board.begun({name: count for name, count in counts.items() if count}))
     shares = {name: len(some) for name, some in rows.items()}
     until_next = _until_next(connection, wish.exclude, now_us, desk, board)
-    return Claimed(tasks, *until_next), last_turn(due, shares, last_queue)
+    return Claimed(tasks, *until_next, cleared), last_turn(due, shares, last_queue)
 
 
 def next_due(connection: Connection, exclude: frozenset[str], now_us: int, desk: Desk) -> int | None:
@@ -106,15 +107,19 @@ def _share_out(connection: Connection, board: Board, due: Sequence[str], slots: 
 
 def _lease(
     connection: Connection, rows: Mapping[str, list[Row]], board: Board, wish: Claim, now_us: int, tombstone_us: int
-) -> list[LeasedTask]:
+) -> tuple[list[LeasedTask], bool]:
+    """Lease the rows that can run; and say whether others were put aside."""
     if not all(isinstance(row["id"], int) for some in rows.values() for row in some):
         raise DamageError("a task has no key by which it could be leased, or buried")
     until_us = min(now_us + wish.lease_us, LATEST_US)
     fit: list[LeasedTask] = []
     unfit: list[_Unfit] = []
+    dropped = False
     for name, some in rows.items():
         retry = board.settings(name).retry
-        for row in dedup.settle_keys(connection, some, now_us, tombstone_us):
+        left, dropped_here = dedup.settle_keys(connection, some, now_us, tombstone_us)
+        dropped |= dropped_here
+        for row in left:
             try:
                 fit.append(_as_leased(row, until_us, now_us, retry))
             except ValueError as error:
@@ -126,7 +131,7 @@ def _lease(
     if dead := unfit + duplicates:
         errors = [{**one._asdict(), "error": stored_error(one.error), "now_us": now_us} for one in dead]
         connection.execute(_BURY, errors)
-    return tasks
+    return tasks, dropped or bool(dead)
 
 
 def _as_leased(row: Row, until_us: int, now_us: int, retry: RetryOptions) -> LeasedTask:

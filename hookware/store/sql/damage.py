@@ -49,13 +49,19 @@ def from_raw(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def bury(connection: Connection, now_us: int) -> None:
-    """Make tasks dead that can neither be claimed nor settled, and let leases end that have no end."""
+    """Make tasks dead that can neither be claimed nor settled, and let leases end that have no end.
+
+    A running task whose limit key cannot be read counts for no key.
+    """
     endless: ColumnElement[bool] = _columns.lease_until_us.is_(None)
     if connection.dialect.name == "sqlite":
         endless = _is_not("integer", _columns.lease_until_us)
         keys = _is_not("integer", _columns.id) | _is_not("integer", _columns.fence)
         _make_dead(connection, _PENDING & (keys | _nowhere(connection)), now_us)
         _make_dead(connection, _LEASED & keys, now_us)
+        key = cast(_columns.limit_key, LargeBinary)
+        keyless = _LEASED & key.in_(_unreadable(connection, _columns.limit_key, _LEASED))
+        connection.execute(update(task_table).where(keyless).values(limit_key=""))
     connection.execute(update(task_table).where(_LEASED, endless).values(lease_until_us=now_us))
 
 
@@ -84,8 +90,8 @@ def _nowhere(connection: Connection) -> ColumnElement[bool]:
     )
 
 
-def _unreadable(connection: Connection, column: Column[Any]) -> list[object]:
-    found = select(cast(column, LargeBinary)).where(_PENDING, ~_is_not("text", column)).distinct()
+def _unreadable(connection: Connection, column: Column[Any], among: ColumnElement[bool] = _PENDING) -> list[object]:
+    found = select(cast(column, LargeBinary)).where(among, ~_is_not("text", column)).distinct()
     return [each for each in connection.execute(found).scalars() if _decoded("text", each) is UNREADABLE]
 
 

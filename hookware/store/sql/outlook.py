@@ -7,10 +7,10 @@ What is due by an ETA from before is found by the next wide look: a release, a p
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Label, String, bindparam, func, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Label, String, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 
@@ -18,7 +18,7 @@ from hookware.core.allowance import QueueState
 from hookware.store.base import LATEST_US
 from hookware.store.sql.damage import DamageError, is_unreadable
 from hookware.store.sql.queues import SET_COLUMNS, to_state
-from hookware.store.sql.read import PENDING
+from hookware.store.sql.read import LEASED, PENDING
 from hookware.store.sql.tables import queue_table, task_table
 
 EARLIEST_US = -LATEST_US - 1
@@ -47,15 +47,26 @@ _next_eta = select(func.min(_columns.eta_us)).where(
 # What is set of queues comes with the same question: most often nothing is.
 _nothing: list[Label[Any]] = [literal_column("NULL").label(column.name) for column in SET_COLUMNS]
 _set = select(queue_table.c.name, literal_column("NULL"), *SET_COLUMNS)
-WIDE = select(_lanes.c.lane, _first_eta.label("eta_us"), *_nothing).where(_lanes.c.lane.is_not(None)).union_all(_set)
-NARROW = select(_known.c.lane, _next_eta.scalar_subquery().label("eta_us"), *_nothing).union_all(_set)
+_wide = select(_lanes.c.lane, _first_eta.label("eta_us"), *_nothing).where(_lanes.c.lane.is_not(None))
+_narrow = select(_known.c.lane, _next_eta.scalar_subquery().label("eta_us"), *_nothing)
+# So does how many run in queues with a limit: one that is full then costs nobody a lock.
+_null: ColumnElement[Any] = literal_column("NULL")
+_running = (
+    select(_columns.queue_name, _null, _null, _null, func.count(), _null)
+    .where(LEASED, _columns.lease_until_us > bindparam("now_us", type_=BigInteger()))
+    .where(_columns.queue_name.in_(bindparam("counted", expanding=True)))
+    .group_by(_columns.queue_name)
+)
+WIDE, WIDE_COUNTED = _wide.union_all(_set), _wide.union_all(_set, _running)
+NARROW, NARROW_COUNTED = _narrow.union_all(_set), _narrow.union_all(_set, _running)
 
 
 class Look(NamedTuple):
-    """The first ETA of each lane in which tasks wait, and what is set of queues."""
+    """The first ETA of each lane in which tasks wait, what is set of queues, and how many run where that was asked."""
 
     etas: Mapping[str, int]
     states: Mapping[str, QueueState]
+    running: Mapping[str, int]
 
 
 class Outlook:
@@ -72,22 +83,26 @@ class Outlook:
         """Whether wide looks are slow, each of the last ones: one alone may have met a busy machine."""
         return min(self._took) > _SLOW_SECONDS
 
-    def look(self, connection: Connection, now_us: int, *, wide: bool = False) -> Look:
-        """Look where tasks wait.
+    def look(self, connection: Connection, now_us: int, *, wide: bool = False, counted: Collection[str] = ()) -> Look:
+        """Look where tasks wait, and how many run in the queues `counted`.
 
         Raises:
             DamageError: one of the ETAs is no time, or a lane is no text.
         """
         began, floors = self._monotonic(), self._floors
+        counting = {"counted": sorted(counted), "now_us": now_us} if counted else {}
         if wide or connection.dialect.name != "postgresql" or not floors or self._may_be_wide(began):
-            rows: Sequence[Any] = _look_wide(connection)
+            rows: Sequence[Any] = _look_wide(connection, counting)
             self._looked_at = self._monotonic()
             self._took.append(self._looked_at - began)
         else:
-            rows = connection.execute(NARROW, {"lanes": [*floors], "floors": [*floors.values()]}).all()
+            given = {"lanes": [*floors], "floors": [*floors.values()], **counting}
+            rows = connection.execute(NARROW_COUNTED if counting else NARROW, given).all()
         etas = {row.lane: row.eta_us for row in rows if row.eta_us is not None}
         self._learn(etas, now_us)
-        return Look(etas, {row.lane: to_state(row) for row in rows if row.paused is not None})
+        states = {row.lane: to_state(row) for row in rows if row.paused is not None}
+        others = [row for row in rows if row.eta_us is None and row.paused is None]
+        return Look(etas, states, {row.lane: row.tokens for row in others if row.tokens is not None})
 
     def floor_us(self, lane: str) -> int:
         """Give the ETA before which no task of a lane waited when it was last looked at."""
@@ -103,9 +118,9 @@ class Outlook:
         self._floors = {lane: min(etas.get(lane, LATEST_US), latest_us) for lane in known}
 
 
-def _look_wide(connection: Connection) -> Sequence[Any]:
+def _look_wide(connection: Connection, counting: Mapping[str, object]) -> Sequence[Any]:
     try:
-        rows = connection.execute(WIDE).all()
+        rows = connection.execute(WIDE_COUNTED if counting else WIDE, counting).all()
     except DBAPIError as error:
         if not is_unreadable(error):
             raise

@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
-from hookware.core.allowance import NO_STATE, QueueState
+from hookware.core.allowance import NO_STATE, QueueState, allowance
 from hookware.core.queue import QueueSettings
 from hookware.core.rate_limit import Bucket
 from hookware.core.retry import RetryOptions
+from hookware.store.sql.damage import DamageError, is_unreadable
 from hookware.store.sql.read import LEASED
 from hookware.store.sql.tables import queue_table, task_table
 
@@ -49,6 +51,7 @@ class Running(NamedTuple):
 
 
 NOTHING_RUNS: Final = Running()
+_EMPTY: Final = QueueState(bucket=Bucket(tokens=0, refilled_us=0))
 
 
 def to_state(row: Any) -> QueueState:
@@ -81,9 +84,19 @@ def make_rows(connection: Connection, names: Collection[str]) -> None:
 
 
 def running(connection: Connection, names: Collection[str], now_us: int) -> dict[str, Running]:
-    """Count what runs in queues."""
+    """Count what runs in queues.
+
+    Raises:
+        DamageError: a key cannot be read.
+    """
     keys: dict[str, Counter[str]] = {name: Counter() for name in names}
-    for row in connection.execute(_RUNNING, {"names": sorted(names), "now_us": now_us}):
+    try:
+        rows = connection.execute(_RUNNING, {"names": sorted(names), "now_us": now_us}).all()
+    except DBAPIError as error:
+        if not is_unreadable(error):
+            raise
+        raise DamageError("the key of a running task cannot be read") from error
+    for row in rows:
         keys[row.queue_name][row.limit_key or ""] += row.run_count
     return {name: Running(counts.total(), counts) for name, counts in keys.items()}
 
@@ -134,8 +147,8 @@ def decode_overrides(text: str | None) -> Mapping[str, object] | None:
         fields = json.loads(text)
         retry = fields.get("retry")
         overrides = fields if retry is None else {**fields, "retry": RetryOptions(**retry)}
-        QueueSettings(**overrides)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        allowance(QueueSettings(**overrides), _EMPTY, running_count=0, now_us=0)
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         _logger.warning("the settings of a queue cannot be read, and count for nothing: %.200s", text)
         return None
     return dict(overrides)

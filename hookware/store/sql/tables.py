@@ -115,7 +115,7 @@ for _name, _keys, _given in (
     ),
     (
         "ix_hookware_task_dedup",
-        (task_table.c.queue_name, task_table.c.dedup_key, task_table.c.id),
+        (task_table.c.queue_name, task_table.c.dedup_key, task_table.c.created_us, task_table.c.id),
         task_table.c.dedup_key,
     ),
 ):

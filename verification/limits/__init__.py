@@ -1,0 +1,1 @@
+"""Rates, limits, names and keys, held by real processes that share a database."""
