@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,11 +32,12 @@ from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_rou
 from hookware.lifespan import Lifespan, fail_startup
 from hookware.processing import Processing, Storing
 from hookware.scheduled import Cron, CronSource, all_entries, entries_of
-from hookware.scheduler import Planned, planned
+from hookware.scheduler import planned
 from hookware.store.base import Inspector
 from hookware.store.sql.outbox import Outbox
 from hookware.transaction import wake_on_commit
 from hookware.unit_of_work import UnitOfWork, current_unit, refuse_second_writer
+from hookware.yaml_files import QueueSource, listed_queues
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -81,7 +83,8 @@ class Hookware:
             once when the event loop is late; False runs as many as there are slots, whoever waits.
         listen: on PostgreSQL, hear at once of tasks that other processes add. If `engine` goes through a pooler in
             transaction mode, such as pgbouncer: a URL around it; or False, to find such tasks by `poll_seconds` alone.
-        queues: settings of queues; those not named have the defaults.
+        queues: settings of queues; those not named have the defaults. Or the path of a queue.yaml (extra `yaml`), or
+            what it would say as a mapping.
         deferred_packages: modules and packages all of whose functions `deferred.defer` may call, besides those that
             `deferred.function` registers.
         deferred_pickle_key: a secret of at least 32 bytes, or several of which the first signs: lets `deferred.defer`
@@ -91,7 +94,7 @@ class Hookware:
         cron: tasks by the clock, besides those of `hookware.cron`: the path of a cron.yaml (extra `yaml`), what it
             would say as a mapping, or CronEntry objects.
         cron_grace_seconds: how old a time may be that nobody was there for, and that is made up for; of several such
-            times of one entry only the latest is.
+            times of one entry only the latest is; at least a minute.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
@@ -117,7 +120,7 @@ class Hookware:
         dispatch: bool = True,
         foreground_first: bool = True,
         listen: bool | URL | str = True,
-        queues: Iterable[QueueSettings] = (),
+        queues: QueueSource = (),
         deferred_packages: Iterable[str] = (),
         deferred_pickle_key: bytes | Sequence[bytes] | None = None,
         codec: Codec | None = None,
@@ -132,7 +135,7 @@ class Hookware:
         self._env = env or Env()
         self._processing: Processing | Storing | None = None
         self._started = False
-        self._refused: Error | None = None
+        self._refused: Error | ImportError | None = None
         try:
             _check_types(self.app, self._router)
             self.config = Config(
@@ -148,21 +151,22 @@ class Hookware:
                 create_tables=create_tables,
                 dispatch=dispatches_here(dispatch),
                 foreground_first=foreground_first,
-                queues={CRON_QUEUE: CRON_SETTINGS, **_by_name(queues)},
+                queues={CRON_QUEUE: CRON_SETTINGS, **_by_name(listed_queues(queues))},
                 deferred_packages=packages_of(deferred_packages),
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
                 codec=codec,
                 cron_grace_seconds=cron_grace_seconds,
             )
-            self._cron_entries = entries_of(cron)
+            entries = entries_of(cron)
             self._outbox = self._outbox_on(engine, listen)
-        except Error as error:
+        except (Error, ImportError) as error:
             if not _built_in_a_call():
                 raise
             self._refused = error
             return
         self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
         self._outbox.functions = self._functions
+        self._outbox.cron_entries = partial(all_entries, self._router, entries)
         self._foreground = Foreground(self._env, self.config)
         wake_on_commit(self._outbox)
 
@@ -185,11 +189,7 @@ class Hookware:
     @property
     def cron(self) -> Cron:
         """Look at the cron entries, run one now, pause it."""
-        return Cron(self._outbox, self._plans)
-
-    @property
-    def _plans(self) -> list[Planned]:
-        return planned(all_entries(self._router, self._cron_entries))
+        return Cron(self._outbox)
 
     @property
     def processing(self) -> Processing | None:
@@ -276,7 +276,7 @@ class Hookware:
     async def _start(self, loops: TaskGroup, target: Target) -> None:
         self._started = True
         if self.config.dispatch:
-            self._processing = Processing(self._outbox, target, self._foreground, self._plans)
+            self._processing = Processing(self._outbox, target, self._foreground, planned(self._outbox.cron_entries()))
         else:
             self._processing = Storing(self._outbox)
         await self._processing.start(loops)
@@ -321,7 +321,8 @@ def _by_name(queues: object) -> dict[str, QueueSettings]:
     for settings in queues if isinstance(queues, Iterable) else [queues]:
         if not isinstance(settings, QueueSettings) or not isinstance(settings.retry, RetryOptions):
             raise ConfigurationError(
-                f'queues= takes a list of QueueSettings(name="mail", retry=TaskRetryOptions(...)), got {settings!r}'
+                'queues= takes a list of QueueSettings(name="mail", retry=TaskRetryOptions(...)), or the path of a '
+                f"queue.yaml, or what it would say as a mapping; got {settings!r}"
             )
         if settings.name in by_name:
             raise ConfigurationError(f"the queue {settings.name!r} is set twice in queues=: leave one out")

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from hookware.config import Config
+from hookware.core.cron import CronEntry
 from hookware.core.task import Draft, NewTask
 from hookware.encoding import encoded
 from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
@@ -59,6 +60,8 @@ class Outbox:
         running: whether it still runs; None before it began.
         under_way: how many requests and tasks are on their way through the app.
         functions: what `hookware.deferred` may call here; None: nothing.
+        clock, store_clock: the database's time, in a transaction of the user's and in one of hookware's own.
+        cron_entries: gives the cron entries that are known now.
     """
 
     def __init__(
@@ -86,20 +89,21 @@ class Outbox:
         self.runner: Runner = own_runner(self.engine, env, self.write_lock)
         in_sqlite = self.write_lock is not None
         self.clock: Clock = self._own_time if in_sqlite else postgresql_time
-        store_clock = self._own_time if in_sqlite else postgresql_clock
-        self.store = SQLStore(self.runner, store_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues)
+        self.store_clock: Clock = self._own_time if in_sqlite else postgresql_clock
+        self.store = SQLStore(
+            self.runner, self.store_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues
+        )
         self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
         self.listens = listen is not False
         self.open_limiter, self.commit_limiter, self.rollback_limiter = (anyio.CapacityLimiter(40) for _ in range(3))
         # Handlers that overran their deadline hold a thread until they return: others must not wait for it.
         self.handler_limiter = anyio.CapacityLimiter(config.concurrency + 40)
-        self.keeps_snapshots = False
-        self.seen = False
+        self.keeps_snapshots = self.seen = self._prepared = False
         self.running: bool | None = None
         self.under_way = 0
         self.functions: object | None = None
+        self.cron_entries: Callable[[], Sequence[CronEntry]] = list
         self._said: set[str] = set()
-        self._prepared = False
         self._preparing = anyio.Lock()
         _installed.add(self)
 
