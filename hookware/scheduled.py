@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from hookware.arguments import as_datetime, deadline_us
+from hookware.arguments import as_datetime
 from hookware.context import hookware_here
 from hookware.core.cron import CronEntry
 from hookware.core.url import canonical_url
@@ -23,7 +23,7 @@ from hookware.store.sql.outbox import Outbox
 from hookware.taskqueue import TaskRetryOptions
 from hookware.yaml_files import load_cron
 
-CronSource = str | PathLike[str] | Mapping[str, object] | Iterable[CronEntry]
+CronSource = str | PathLike[str] | Mapping[str, object] | CronEntry | Iterable[CronEntry]
 """A cron.yaml, by its path or as a mapping, or entries made in Python."""
 
 MAX_NEXT_TIMES: Final = 1000
@@ -62,7 +62,7 @@ def cron(
         ConfigurationError: the path is not valid, or another handler's; or the handler has a parameter without a
             default that is not injected: a cron task carries no values.
     """
-    deadline = deadline_us(None, attempt_deadline)
+    deadline = attempt_deadline.total_seconds() if isinstance(attempt_deadline, timedelta) else attempt_deadline
 
     def register(function: F) -> F:
         names = sys._getframe(1).f_locals  # as for task_handler
@@ -73,7 +73,7 @@ def cron(
         _refuse_values(handler)
         entry = CronEntry(
             url=handler.url, schedule=schedule, timezone=timezone, description=description, retry=retry_options,
-            attempt_deadline_seconds=None if deadline is None else deadline / 1e6,
+            attempt_deadline_seconds=deadline,
         )  # fmt: skip
         planned([entry])
         if given is None:

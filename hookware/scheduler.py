@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from hookware.core.cron import CronEntry, firing
 from hookware.core.queue import CRON_QUEUE
@@ -100,8 +101,8 @@ class Scheduler:
         """Fire until `stop()`."""
         if not self._plans:
             return
+        events = self._outbox.events
         with self._scope:
-            events = self._outbox.events
             await supervise("scheduler", self._fire_forever, env=self._env, events=events, health=self._health)
 
     def stop(self) -> None:
@@ -127,6 +128,7 @@ class Scheduler:
             now_us, rows = await self._make_missing(now_us, rows, errors)
         dues_us = list[int | None]()
         for row in rows.values():
+            await anyio.lowlevel.checkpoint_if_cancelled()  # a stop does not interrupt what is asked of the database
             try:
                 dues_us.append(await self._advance(row, now_us))
             except Exception as error:  # noqa: BLE001 - whatever it is, the others have their turn

@@ -63,7 +63,7 @@ def added(arguments: str, **case: str) -> Mistake:
 MISTAKES = {
     "no tables": added(
         "engine='sqlite:///app.db', create_tables=False",
-        says="the database has no table hookware_task and no table hookware_name: run SQLModel.metadata.create_all",
+        says="the database has no table hookware_task and no table hookware_name .*: run SQLModel.metadata.create_all",
     ),
     "autocommit": added(
         "engine=create_engine('sqlite:///app.db', isolation_level='AUTOCOMMIT')",
@@ -277,7 +277,7 @@ def test_a_switch_is_no_text(option: str) -> None:
 
 @pytest.mark.parametrize(
     "queues",
-    ["mail", [{"name": "mail"}], [None], 5, [QueueSettings(name="mail", retry={})]],  # type: ignore[arg-type]  # a mistake
+    [[{"name": "mail"}], [None], 5, [QueueSettings(name="mail", retry={})]],  # type: ignore[arg-type]  # a mistake
     ids=repr,
 )
 def test_queues_are_queue_settings(queues: Any) -> None:
