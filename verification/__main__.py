@@ -15,9 +15,11 @@ from verification.chaos import outage, recovery, soak
 from verification.crash import campaign as crash
 from verification.planted import campaign as planted
 from verification.simulation import campaign as simulation
+from verification.simulation import cron
 
 COMMANDS: dict[str, ModuleType] = {
     "simulation": simulation,
+    "cron": cron,
     "crash": crash,
     "chaos": chaos,
     "outage": outage,
