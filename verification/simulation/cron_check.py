@@ -51,9 +51,10 @@ def check(world: CronWorld, entries: Iterable[Watched], seconds: float, left: in
             _check_interval(seen, world.began_us + int(seconds * _US), findings)
         else:
             times = list(times_of(watched, begin, begin + int(seconds)))
+            later = [at for at in times if at - begin > _ENOUGH_SECONDS]
             fired = [each for each in seen if each.what == "fired"]
             _check_times(watched, times, fired, findings)
-            _check_missed(watched.entry.url, [at for at in times if at - begin > _ENOUGH_SECONDS], fired, able, findings)
+            _check_missed(watched.entry.url, later, fired, able, findings)
     begun, ended = (Counter(each.task for each in world.seen if each.what == what) for what in ("fired", "ended"))
     if begun != ended or left:
         findings.complain("C6", f"{(begun - ended).total()} tasks never ended, {left} rows are left")
