@@ -296,8 +296,10 @@ class Hookware:
 
     def _announce(self) -> None:
         handlers = f"{len(self._router)} task handler{'' if len(self._router) == 1 else 's'}"
+        entries = len(self._outbox.cron_entries())
+        cron = f", {entries} cron entr{'y' if entries == 1 else 'ies'}" if entries else ""
         dispatch = "" if self.config.dispatch else ", dispatch off"
-        line = f"hookware: {handlers}, {self._outbox.address}{dispatch}"
+        line = f"hookware: {handlers}{cron}, {self._outbox.address}{dispatch}"
         if _logger.isEnabledFor(logging.INFO):
             _logger.info("%s", line)
         elif not _logger.hasHandlers():  # servers set up only their own loggers: say it all the same

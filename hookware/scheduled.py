@@ -55,7 +55,7 @@ def cron(
         retry_options: how a run that failed is tried again, five times where it sets no limit; left out: it is not,
             the next time comes anyway.
         attempt_deadline: how long a run may take; left out: as for any task.
-        router: where the entry is kept.
+        router: the one of the Hookware that is to fire it.
 
     Raises:
         InvalidScheduleError: the schedule or the time zone cannot be read.

@@ -71,7 +71,7 @@ def entry(url: str, schedule: str, timezone: str = "UTC") -> CronEntry:
 
 
 class Post:
-    """One process that fires entries, step by step."""
+    """One process that fires entries, step by step; `database_look` sees what is committed."""
 
     def __init__(
         self, engine: Engine | AsyncEngine, look: Look, *entries: CronEntry, env: Clockwork | None = None,
@@ -85,7 +85,7 @@ class Post:
         self.outbox.cron_entries = lambda: entries
         self.health = Health(self.env)
         self.scheduler = Scheduler(self.outbox, planned(entries) if plans is None else plans, self.health)
-        self._look = look
+        self.database_look = look
 
     @property
     def cron(self) -> Cron:
@@ -104,9 +104,11 @@ class Post:
 
     def tasks(self) -> list[tuple[str, float]]:
         """Give the tasks there are: where they go, and their time, in hours since the start."""
-        rows = self._look.rows("SELECT url, eta_us FROM hookware_task WHERE queue_name = '__cron' ORDER BY eta_us, url")
+        rows = self.database_look.rows(
+            "SELECT url, eta_us FROM hookware_task WHERE queue_name = '__cron' ORDER BY eta_us, url"
+        )
         return [(url, (eta_us - START_US) / HOUR_US) for url, eta_us in rows]
 
     def end_tasks(self) -> None:
         """Let every task have ended."""
-        self._look.execute("DELETE FROM hookware_task")
+        self.database_look.execute("DELETE FROM hookware_task")

@@ -164,7 +164,8 @@ async def test_a_process_that_runs_no_tasks_fires_none(stage: Stage) -> None:
     assert env.slept == []
 
 
-async def test_entries_that_are_there_when_the_app_starts_count(stage: Stage) -> None:
+async def test_entries_that_are_there_when_the_app_starts_count(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="hookware")
     env, ran = Clockwork(), list[str]()
     app = stage.make(env=env)
 
@@ -177,6 +178,7 @@ async def test_entries_that_are_there_when_the_app_starts_count(stage: Stage) ->
         env.move(3600)
         await stage.settled()
     assert ran == ["late"]
+    assert caplog.messages[0].startswith("hookware: 1 task handler, 1 cron entry, sqlite:///")
 
 
 async def test_draining_ends_although_entries_come_due_for_ever(stage: Stage) -> None:

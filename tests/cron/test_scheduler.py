@@ -81,6 +81,19 @@ async def test_of_several_processes_that_see_one_time_one_adds_its_task(make_pos
     assert [len(post.fired) for post in posts] == [1, 0, 0]
 
 
+async def test_a_pause_counts_at_once_for_those_who_have_looked_already(make_post: MakePost) -> None:
+    class Paused(Clockwork):
+        def fp(self, name: str) -> None:
+            if name == "cron.fire.before" and self.now_us() >= START_US + HOUR_US:
+                look.execute("UPDATE hookware_cron SET paused = 1")
+
+    post = make_post(HOURLY, env=Paused())
+    look = post.database_look
+    await post.look()
+    await post.look(3600)
+    assert post.tasks() == []
+
+
 @pytest.mark.parametrize("failpoint", ["cron.fire.before", "cron.fire.committed"])
 async def test_who_dies_around_the_commit_neither_loses_a_time_nor_doubles_it(
     make_post: MakePost, failpoint: str

@@ -10,7 +10,8 @@ import pytest
 from verification.simulation.cron import Plan, run
 from verification.simulation.cron_entries import ENTRIES, times_of
 
-MONTH = Plan(nodes=3, days=31, begin=datetime(2024, 10, 5, tzinfo=UTC))
+# Without the hourly entry, which is most of the work of a year.
+MONTH = Plan(nodes=4, days=31, begin=datetime(2024, 10, 5, tzinfo=UTC), entries=ENTRIES[1:])
 
 
 @pytest.mark.slow
@@ -19,10 +20,10 @@ def test_each_time_of_a_month_is_fired_once_whatever_befalls_the_processes() -> 
     result = run(0, MONTH)
     assert result.complaints == ()
     # It must be eventful enough to mean something.
-    assert result.fired > 1000
+    assert result.fired > 300
     assert result.unfired > 0
     assert result.kills["SIGKILL"] > 15
-    assert result.kills["kill at a failpoint"] > 15
+    assert result.kills["kill at a failpoint"] > 5
     for fault in ("pause", "sleep of all", "restart", "node clock set", "failpoint error", "pause at a failpoint"):
         assert result.faults[fault] > 0, fault
     assert result.faults["statement errors after the effect"] > 50

@@ -18,7 +18,7 @@ from random import Random
 
 from verification import ledger
 from verification.simulation.cron_check import check
-from verification.simulation.cron_entries import ENTRIES
+from verification.simulation.cron_entries import ENTRIES, Watched
 from verification.simulation.cron_run import live
 from verification.simulation.cron_world import CronDatabase, CronWorld
 from verification.simulation.loop import WORLD, context_of
@@ -30,11 +30,12 @@ FIRST_DAY = datetime(2024, 10, 5, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is simulated: how many nodes, for how many days, and from when on."""
+    """What is simulated: how many nodes, for how many days, from when on, and which entries."""
 
     nodes: int = 8
     days: float = 366.0
     begin: datetime = FIRST_DAY
+    entries: tuple[Watched, ...] = ENTRIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Result:
 
 def run(seed: int, plan: Plan = Plan()) -> Result:
     """Run one seed and check it."""
-    world = CronWorld(Random(seed), [each.entry for each in ENTRIES], int(plan.begin.timestamp()) * 1_000_000)
+    world = CronWorld(Random(seed), [each.entry for each in plan.entries], int(plan.begin.timestamp()) * 1_000_000)
     world.database = CronDatabase(world)
     loop = world.loop
     with undisturbed():
@@ -77,7 +78,7 @@ def run(seed: int, plan: Plan = Plan()) -> Result:
         finally:
             world.database.close()
             loop.close()
-    findings = check(world, ENTRIES, seconds, left)
+    findings = check(world, plan.entries, seconds, left)
     kills = Counter(_kind(each.why) for each in world.history if each.ev == "killed")
     return Result(
         seed=seed, fired=sum(each.what == "fired" for each in world.seen), unfired=findings.unfired,
