@@ -128,6 +128,7 @@ async def test_with_an_async_engine_as_well(async_stage: Stage) -> None:
 # Runs that fail.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("retry", "attempts"), [(None, 1), (TaskRetryOptions(min_backoff_seconds=0), 6)])
 async def test_a_run_that_fails_is_not_tried_again_unless_its_entry_says_so(
     stage: Stage, retry: TaskRetryOptions | None, attempts: int
@@ -181,6 +182,7 @@ async def test_entries_that_are_there_when_the_app_starts_count(stage: Stage, ca
     assert caplog.messages[0].startswith("hookware: 1 task handler, 1 cron entry, sqlite:///")
 
 
+@pytest.mark.slow
 async def test_draining_ends_although_entries_come_due_for_ever(stage: Stage) -> None:
     requests = seen_by(stage, "/minutely")
     app = stage.make(cron=[entry("/minutely", "every 1 minutes synchronized"), FIVE])
@@ -277,7 +279,7 @@ async def test_a_pause_outlives_the_process(stage: Stage) -> None:
 
 async def test_the_next_times_of_an_entry(stage: Stage) -> None:
     paris = entry("/paris", "every day 02:30", "Europe/Paris")
-    times = stage.make(env=Clockwork(), cron=[paris, FIVE, entry("/leap", "0 0 29 2 *")]).cron.next_times
+    times = stage.make(env=Clockwork(), cron=[paris, FIVE]).cron.next_times
     assert times(paris.name, 2) == [datetime(2026, 1, day, 1, 30, tzinfo=UTC) for day in (1, 2)]
     assert len(times(paris.name)) == 5
     # 02:30 on 29 March is a time that the clocks of Paris skip.
@@ -290,7 +292,6 @@ async def test_the_next_times_of_an_entry(stage: Stage) -> None:
     assert times(paris.name, 1, after=spring[0]) == spring[1:]
     assert times(paris.name, 0) == []
     assert len(times(FIVE.name, 5000)) == 1000
-    assert len(times("/leap 0 0 29 2 * UTC", 5000)) == 1000
 
 
 async def test_an_entry_that_is_not_there_is_said_so(stage: Stage) -> None:

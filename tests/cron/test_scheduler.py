@@ -274,6 +274,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ODD.values(), ids=ODD.keys())
 @pytest.mark.parametrize("counts_from_end", [False, True])
 async def test_a_broken_entry_holds_up_no_other_and_does_not_spin(
@@ -293,6 +294,32 @@ async def test_a_broken_entry_holds_up_no_other_and_does_not_spin(
     assert ("/broken", 1) not in post.tasks()
     assert not post.health.ok
     assert min(post.env.slept) >= 0.05
+
+
+async def test_a_database_that_refuses_every_fire_is_asked_again_in_peace(make_post: MakePost) -> None:
+    class Away(Clockwork):
+        is_away = True
+
+        def fp(self, name: str) -> None:
+            if self.is_away and name == "cron.fire.before":
+                raise OSError("the database is away")
+
+    env = Away()
+    post = make_post(HOURLY, entry("/other", "every 1 hours synchronized"), env=env)
+    await post.look()
+    env.advance(3600)
+    async with anyio.create_task_group() as loops:
+        loops.start_soon(post.scheduler.run)
+        for _ in range(20):
+            await env.until_asleep()
+            env.move(2)
+        assert post.tasks() == []
+        env.is_away = False
+        await env.until_asleep()
+        post.scheduler.stop()
+    assert post.tasks() == [("/hourly", 1), ("/other", 1)]
+    assert min(env.slept[:20]) >= 0.05
+    assert max(env.slept[:20]) <= 2.0
 
 
 async def test_a_schedule_that_ends_is_left_alone(make_post: MakePost) -> None:
