@@ -16,12 +16,13 @@ Read these files, in this order:
 from hookware import deferred, taskqueue
 from hookware.context import TaskContext, async_request_session, inspector, request_session, require_task
 from hookware.core.codec import Codec, TaskIdentity
+from hookware.core.cron import CronEntry
 from hookware.core.lifecycle import State
 from hookware.core.queue import QueueSettings
 from hookware.errors import Error, PermanentTaskFailure, SingularTaskFailure
 from hookware.handlers import TaskHandler, TaskRouter, task_handler
 from hookware.middleware import Hookware
-from hookware.scheduled import Cron, CronEntry, CronStatus, cron
+from hookware.scheduled import Cron, CronStatus, cron, cron_entries
 from hookware.taskqueue import Queue, QueueStatistics, Task, TaskRetryOptions
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "TaskRouter",
     "async_request_session",
     "cron",
+    "cron_entries",
     "deferred",
     "inspector",
     "request_session",

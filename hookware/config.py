@@ -42,7 +42,8 @@ class Config:
         deferred_packages: the modules and packages whose functions may be deferred.
         deferred_pickle_keys: what signs pickled calls: the first signs, all verify; none: there are no pickled calls.
         codec: encodes payloads for the database; None: they are stored as they are.
-        cron_grace_seconds: how old a time of a cron entry may be that is made up for.
+        cron_grace_seconds: how old a time of a cron entry may be that is made up for; at least a minute, which is
+            what a database that is away for a moment, or a busy process, may take.
         max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit.
         refuse_unknown_queues: a queue that is neither in `queues` nor the default one cannot be used.
     """
@@ -78,8 +79,9 @@ class Config:
             )
         for name in ("lease_seconds", "poll_seconds", "dispatch_deadline_seconds"):
             _check(name, getattr(self, name), least=0.01)
-        for name in ("cron_grace_seconds", "drain_seconds", "overrun_seconds", "tombstone_seconds"):
+        for name in ("drain_seconds", "overrun_seconds", "tombstone_seconds"):
             _check(name, getattr(self, name), least=0)
+        _check("cron_grace_seconds", self.cron_grace_seconds, least=60)
         for name in ("create_tables", "dispatch", "foreground_first"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name} must be True or False, got {getattr(self, name)!r}")

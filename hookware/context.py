@@ -13,7 +13,7 @@ from hookware.delivery import Delivery, delivery_in
 from hookware.errors import SessionError
 from hookware.progress import checked_progress
 from hookware.store.base import Inspector
-from hookware.store.sql.outbox import the_outbox
+from hookware.store.sql.outbox import Outbox, the_outbox
 from hookware.transaction import complete_in
 from hookware.unit_of_work import UnitOfWork, current_unit
 
@@ -147,8 +147,17 @@ def inspector() -> Inspector:
     Raises:
         ConfigurationError: there is no Hookware in this process, or several, and this is no request of one of them.
     """
+    return hookware_here().store
+
+
+def hookware_here() -> Outbox:
+    """Give what this request's Hookware has open, or that of the only Hookware in this process.
+
+    Raises:
+        ConfigurationError: there is no Hookware in this process, or several, and this is no request of one of them.
+    """
     unit = current_unit.get()
-    return (the_outbox() if unit is None else unit.outbox).store
+    return the_outbox() if unit is None else unit.outbox
 
 
 def _unit(what: str) -> UnitOfWork:

@@ -276,15 +276,31 @@ class TaskRouter:
         def register(function: Callable[..., Any]) -> TaskHandler[..., Any]:
             names = sys._getframe(1).f_locals  # where the function stands, its annotations may stand too
             handler: TaskHandler[..., Any] = TaskHandler(function, url, public=public, names=names)
-            taken = self._handlers.get(path)
-            if taken is not None and not _same_place(taken.function, function):
-                raise ConfigurationError(
-                    f"{url} already has a task handler, {taken.signature.name}: choose another path"
-                )
-            self._handlers[path] = handler
+            self._register(path, handler)
             return handler
 
         return cast("_Decorator", register)
+
+    def add_handler(self, handler: TaskHandler[..., Any]) -> None:
+        """Register a handler that is there already, at its path.
+
+        Raises:
+            ConfigurationError: the path is not valid, or another handler's.
+        """
+        self._register(_path(handler.url), handler)
+
+    def has_handler(self, handler: TaskHandler[..., Any]) -> bool:
+        """Say whether a handler is registered here."""
+        found = self._handlers.get(_path(handler.url))
+        return found is not None and found.function is handler.function
+
+    def _register(self, path: str, handler: TaskHandler[..., Any]) -> None:
+        taken = self._handlers.get(path)
+        if taken is not None and not _same_place(taken.function, handler.function):
+            raise ConfigurationError(
+                f"{handler.url} already has a task handler, {taken.signature.name}: choose another path"
+            )
+        self._handlers[path] = handler
 
     def deferred_function(self, function: F) -> F:
         """Let a function be deferred; `hookware.deferred.function` does it in the default router.

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -33,11 +34,12 @@ from hookware.processing import Processing, Storing
 from hookware.queue import Queue
 from hookware.queue_settings import check_settings
 from hookware.scheduled import Cron, CronSource, all_entries, entries_of
-from hookware.scheduler import Planned, planned
+from hookware.scheduler import planned
 from hookware.store.base import Inspector
 from hookware.store.sql.outbox import Outbox
 from hookware.transaction import wake_on_commit
 from hookware.unit_of_work import UnitOfWork, current_unit, refuse_second_writer
+from hookware.yaml_files import Source, listed_queues
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -83,7 +85,8 @@ class Hookware:
             once when the event loop is late; False runs as many as there are slots, whoever waits.
         listen: on PostgreSQL, hear at once of tasks that other processes add. If `engine` goes through a pooler in
             transaction mode, such as pgbouncer: a URL around it; or False, to find such tasks by `poll_seconds` alone.
-        queues: the queues, each a `Queue` with its settings; those not named have the defaults.
+        queues: the queues, each a `Queue` with its settings; those not named have the defaults. Or the path of a
+            queue.yaml (extra `yaml`), or what it would say as a mapping.
         unknown_queues: what becomes of tasks for a queue that is neither in `queues` nor "default": "allow", or
             "refuse", which raises UnknownQueueError. None: "refuse" if there are `queues`, else "allow".
         deferred_packages: modules and packages all of whose functions `deferred.defer` may call, besides those that
@@ -95,7 +98,7 @@ class Hookware:
         cron: tasks by the clock, besides those of `hookware.cron`: the path of a cron.yaml (extra `yaml`), what it
             would say as a mapping, or CronEntry objects.
         cron_grace_seconds: how old a time may be that nobody was there for, and that is made up for; of several such
-            times of one entry only the latest is.
+            times of one entry only the latest is; at least a minute.
         max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit, so that a
             task which adds itself again goes on for ever.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
@@ -123,7 +126,7 @@ class Hookware:
         dispatch: bool = True,
         foreground_first: bool = True,
         listen: bool | URL | str = True,
-        queues: Iterable[Queue | QueueSettings] = (),
+        queues: Source | Iterable[Queue | QueueSettings] = (),
         unknown_queues: Literal["allow", "refuse"] | None = None,
         deferred_packages: Iterable[str] = (),
         deferred_pickle_key: bytes | Sequence[bytes] | None = None,
@@ -140,7 +143,7 @@ class Hookware:
         self._env = env or Env()
         self._processing: Processing | Storing | None = None
         self._started = False
-        self._refused: Error | None = None
+        self._refused: Error | ImportError | None = None
         try:
             _check_types(self.app, self._router)
             self.config = Config(
@@ -156,7 +159,7 @@ class Hookware:
                 create_tables=create_tables,
                 dispatch=dispatches_here(dispatch),
                 foreground_first=foreground_first,
-                queues={CRON_QUEUE: CRON_SETTINGS, **(by_name := _by_name(queues))},
+                queues={CRON_QUEUE: CRON_SETTINGS, **(by_name := _by_name(listed_queues(queues)))},
                 refuse_unknown_queues=_refuses_unknown(unknown_queues, bool(by_name)),
                 deferred_packages=packages_of(deferred_packages),
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
@@ -164,15 +167,16 @@ class Hookware:
                 cron_grace_seconds=cron_grace_seconds,
                 max_chain_depth=max_chain_depth,
             )
-            self._cron_entries = entries_of(cron)
+            entries = entries_of(cron)
             self._outbox = self._outbox_on(engine, listen)
-        except Error as error:
+        except (Error, ImportError) as error:
             if not _built_in_a_call():
                 raise
             self._refused = error
             return
         self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
         self._outbox.functions = self._functions
+        self._outbox.cron_entries = partial(all_entries, self._router, entries)
         self._foreground = Foreground(self._env, self.config)
         wake_on_commit(self._outbox)
 
@@ -195,11 +199,7 @@ class Hookware:
     @property
     def cron(self) -> Cron:
         """Look at the cron entries, run one now, pause it."""
-        return Cron(self._outbox, self._plans)
-
-    @property
-    def _plans(self) -> list[Planned]:
-        return planned(all_entries(self._router, self._cron_entries))
+        return Cron(self._outbox)
 
     @property
     def processing(self) -> Processing | None:
@@ -286,7 +286,7 @@ class Hookware:
     async def _start(self, loops: TaskGroup, target: Target) -> None:
         self._started = True
         if self.config.dispatch:
-            self._processing = Processing(self._outbox, target, self._foreground, self._plans)
+            self._processing = Processing(self._outbox, target, self._foreground, planned(self._outbox.cron_entries()))
         else:
             self._processing = Storing(self._outbox)
         await self._processing.start(loops)
@@ -306,8 +306,10 @@ class Hookware:
 
     def _announce(self) -> None:
         handlers = f"{len(self._router)} task handler{'' if len(self._router) == 1 else 's'}"
+        entries = len(self._outbox.cron_entries())
+        cron = f", {entries} cron entr{'y' if entries == 1 else 'ies'}" if entries else ""
         dispatch = "" if self.config.dispatch else ", dispatch off"
-        line = f"hookware: {handlers}, {self._outbox.address}{dispatch}"
+        line = f"hookware: {handlers}{cron}, {self._outbox.address}{dispatch}"
         if _logger.isEnabledFor(logging.INFO):
             _logger.info("%s", line)
         elif not _logger.hasHandlers():  # servers set up only their own loggers: say it all the same
@@ -333,7 +335,8 @@ def _by_name(queues: object) -> dict[str, QueueSettings]:
         if not isinstance(settings, QueueSettings) or not isinstance(settings.retry, RetryOptions):
             raise ConfigurationError(
                 'queues= takes a list of QueueSettings(name="mail", retry=TaskRetryOptions(...)), or of '
-                f'Queue("mail", retry_parameters=...), got {given!r}'
+                f'Queue("mail", retry_parameters=...), or the path of a queue.yaml, or what it would say as a mapping; '
+                f"got {given!r}"
             )
         if settings.name in by_name:
             raise ConfigurationError(f"the queue {settings.name!r} is set twice in queues=: leave one out")

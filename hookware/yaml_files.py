@@ -3,13 +3,14 @@
 Only plain values are taken: no tags, anchors or second documents. An error names the file, the line and the key.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
 from hookware.core.cron import CronEntry, cron_entries
+from hookware.core.queue import QueueSettings
 from hookware.core.queue_yaml import QueueFile, queue_file
 from hookware.core.yaml_values import Path as KeyPath
 from hookware.core.yaml_values import SettingError
@@ -20,6 +21,7 @@ _MOST_BYTES = 1_048_576
 
 Source = str | PathLike[str] | Mapping[str, object]
 T = TypeVar("T")
+"""A queue.yaml, by its path or as a mapping, or settings made in Python."""
 
 
 def load_queues(source: Source) -> QueueFile:
@@ -33,6 +35,18 @@ def load_queues(source: Source) -> QueueFile:
         ImportError: PyYAML is not installed, and `source` is a path.
     """
     return _translated(_document(source), queue_file)
+
+
+def listed_queues(source: Source | Iterable[T]) -> Iterable[T | QueueSettings]:
+    """Give the settings of a queue.yaml, of two queues with one name the later ones, or those that are given.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a value in it is refused; it says where.
+        ImportError: PyYAML is not installed, and `source` is a path.
+    """
+    if isinstance(source, str | PathLike | Mapping):
+        return list({queue.name: queue for queue in load_queues(source).queues}.values())
+    return source
 
 
 def load_cron(source: Source) -> tuple[CronEntry, ...]:

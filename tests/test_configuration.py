@@ -277,7 +277,7 @@ def test_a_switch_is_no_text(option: str) -> None:
 
 @pytest.mark.parametrize(
     "queues",
-    ["mail", [{"name": "mail"}], [None], 5, [QueueSettings(name="mail", retry={})]],  # type: ignore[arg-type]  # a mistake
+    [[{"name": "mail"}], [None], 5, [QueueSettings(name="mail", retry={})]],  # type: ignore[arg-type]  # a mistake
     ids=repr,
 )
 def test_queues_are_queue_settings(queues: Any) -> None:

@@ -16,9 +16,11 @@ from verification.crash import campaign as crash
 from verification.limits import campaign as limits
 from verification.planted import campaign as planted
 from verification.simulation import campaign as simulation
+from verification.simulation import cron
 
 COMMANDS: dict[str, ModuleType] = {
     "simulation": simulation,
+    "cron": cron,
     "crash": crash,
     "chaos": chaos,
     "outage": outage,

@@ -4,7 +4,8 @@ Source: `croninfo` of the App Engine SDK.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Final
 
 from hookware.core.retry import RetryOptions
@@ -27,6 +28,8 @@ _URL: Final = re.compile(r"/.*")
 _DESCRIPTION: Final = re.compile(r".{0,499}")
 _TARGET: Final = re.compile(r"((?!-)[a-z\d-]{1,100}[.:])?(?!-)[a-z\d-]{1,100}", re.ASCII)
 _MOST_DEADLINE_SECONDS: Final = 86_400
+_DEFAULT_RETRY_LIMIT: Final = 5
+MAX_NAME_LENGTH: Final = 500
 _ENTRY_KEYS: Final = (
     *("url", "schedule", "timezone", "description", "target", "retry_parameters", "attempt_deadline"),
 )
@@ -45,7 +48,7 @@ class CronEntry:
         timezone: whose clocks the schedule is for.
         description: what people are told.
         target: App Engine's version or module; without effect.
-        retry: how a run that failed is tried again; None: it is not.
+        retry: how a run that failed is tried again; None: it is not. Without a retry limit, five times.
         attempt_deadline_seconds: how long a run may take; None: the default.
     """
 
@@ -60,7 +63,33 @@ class CronEntry:
     @property
     def name(self) -> str:
         """What tells entries apart: a new schedule makes it another entry, a new description does not."""
-        return f"{self.url} {self.schedule} {self.timezone}"
+        name = f"{self.url} {self.schedule} {self.timezone}"
+        if len(name) <= MAX_NAME_LENGTH:
+            return name
+        digest = blake2b(name.encode("utf-8", "replace"), digest_size=16).hexdigest()
+        return f"{name[: MAX_NAME_LENGTH - len(digest) - 1]} {digest}"
+
+    @property
+    def run_retry(self) -> RetryOptions | None:
+        """How a run that failed is tried again: a limit that is not given is App Engine's. None: it is not."""
+        if self.retry is None or self.retry.task_retry_limit is not None:
+            return self.retry
+        return replace(self.retry, task_retry_limit=_DEFAULT_RETRY_LIMIT)
+
+    def problem(self) -> str | None:
+        """Say what is wrong with it, apart from its schedule and time zone; None: nothing."""
+        seconds = self.attempt_deadline_seconds
+        if not isinstance(self.url, str):
+            return f"url must be text, got {shown(self.url)}: write a path of this app, '/report'"
+        try:
+            canonical_url(self.url)
+        except ValueError as error:
+            return str(error)
+        if self.retry is not None and not isinstance(self.retry, RetryOptions):
+            return f"retry must be TaskRetryOptions or None, got {shown(self.retry)}: write TaskRetryOptions(...)"
+        if seconds is not None and not _is_deadline(seconds):
+            return f"attempt_deadline_seconds {shown(seconds)} is refused: it must be more than 0, up to 86400"
+        return None
 
 
 def cron_entries(value: object) -> tuple[CronEntry, ...]:
@@ -123,11 +152,15 @@ def _deadline(value: object, path: Path) -> float:
         found = float(text.removesuffix("s")) if text.endswith("s") else 0.0
     except ValueError:
         found = 0.0
-    if not 0 < found <= _MOST_DEADLINE_SECONDS:
+    if not _is_deadline(found):
         raise SettingError(
             path, f"attempt_deadline {shown(value)} is refused: write seconds, more than 0s and up to 86400s, as in 30s"
         )
     return found
+
+
+def _is_deadline(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and 1e-6 <= seconds <= _MOST_DEADLINE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

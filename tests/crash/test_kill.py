@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from tests.crash.conftest import on_both
-from verification.crash.campaign import FAILPOINTS, Campaign, run
+from verification.crash.campaign import FAILPOINTS, FAILPOINTS_OF_CRON, Campaign, run
 from verification.crash.site import ROOT, Site, wait_until
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -25,7 +25,7 @@ def named_failpoints() -> set[str]:
 
 
 def test_the_campaign_kills_at_every_failpoint() -> None:
-    assert set(FAILPOINTS) == named_failpoints()
+    assert {*FAILPOINTS, *FAILPOINTS_OF_CRON} == named_failpoints()
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["right after the answer", "once it runs"])

@@ -37,6 +37,9 @@ FAILPOINTS = (
     *SHUTDOWN,
 )  # fmt: skip
 
+FAILPOINTS_OF_CRON = ("cron.fire.before", "cron.fire.committed")
+"""Not passed by orders: the simulation of cron kills at them, and tests/cron."""
+
 RARE = frozenset({*SHUTDOWN, "reap.before", "reap.settled"})
 """Passed once in most processes."""
 

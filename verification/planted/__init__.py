@@ -8,6 +8,7 @@ test sees to it that none rots away.
     leases.py    bugs of leases, fences, clocks and loops
     stores.py    bugs of the stores
     delivery.py  bugs of answers, transactions and enqueue
+    cron.py      bugs of cron
     plant.py     a copy of the tree, with a bug in it
     campaign.py  the command, and the table of the documentation
 """

@@ -24,6 +24,17 @@ class Simulated:
         return f"simulation on {self.store}: {' or '.join(self.invariants)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronSimulated:
+    """A check: one of `invariants` breaks in one of the first `seeds` seeds of the simulation of cron."""
+
+    invariants: tuple[str, ...]
+    seeds: int = 4
+
+    def __str__(self) -> str:
+        return f"simulation of cron: {' or '.join(self.invariants)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Tested:
     """A check: a test fails. It is named by its file and name, and by what its name holds where it has parameters."""
@@ -35,16 +46,19 @@ class Tested:
         return f"`{self.test}`" + (f" ({self.only})" if self.only else "")
 
 
+Check = Simulated | CronSimulated | Tested
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bug:
     """Something that a tired programmer might write."""
 
     name: str
     edits: tuple[Edit, ...]
-    caught_by: Simulated | Tested
+    caught_by: Check
 
 
-def bug(name: str, caught_by: Simulated | Tested, *edits: tuple[str, str, str]) -> Bug:
+def bug(name: str, caught_by: Check, *edits: tuple[str, str, str]) -> Bug:
     """Make a bug of (file below hookware/, old text, new text)."""
     return Bug(name=name, caught_by=caught_by, edits=tuple(Edit(file=f, old=old, new=new) for f, old, new in edits))
 

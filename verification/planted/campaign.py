@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterable
 
 from verification.ledger import PAGE
-from verification.planted import delivery, leases, stores
+from verification.planted import cron, delivery, leases, stores
 from verification.planted.bugs import Bug
 from verification.planted.plant import Catch, catch, copied_tree
 
-BUGS: tuple[Bug, ...] = (*leases.BUGS, *stores.BUGS, *delivery.BUGS)
+BUGS: tuple[Bug, ...] = (*leases.BUGS, *stores.BUGS, *delivery.BUGS, *cron.BUGS)
 _BEGIN, _END = "<!-- planted: begin -->\n", "<!-- planted: end -->\n"
 
 

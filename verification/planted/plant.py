@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from verification.planted.bugs import Bug, Simulated, Tested
+from verification.planted.bugs import Bug, CronSimulated, Simulated, Tested
 
 ROOT = Path(__file__).parent.parent.parent
 _LEFT_BEHIND = shutil.ignore_patterns(".*", "__pycache__", "site", "dist", "*.egg-info")
@@ -75,6 +75,8 @@ def catch(bug: Bug, copy: Path) -> Catch:
         match bug.caught_by:
             case Simulated():
                 by, output = _simulate(bug.caught_by, copy)
+            case CronSimulated():
+                by, output = _simulate_cron(bug.caught_by, copy)
             case Tested():
                 by, output = _test(bug.caught_by, copy)
     return Catch(bug=bug, by=by, seconds=time.monotonic() - began, output=output)
@@ -83,10 +85,20 @@ def catch(bug: Bug, copy: Path) -> Catch:
 def _simulate(check: Simulated, copy: Path) -> tuple[str, str]:
     options = ["--seeds", str(check.seeds), "--store", check.store, "--until", ",".join(check.invariants)]
     done = _run(copy, "-m", "verification", "simulation", *options, "--ledger", os.devnull)
+    return _broken(f"simulation on {check.store}", check.invariants, done)
+
+
+def _simulate_cron(check: CronSimulated, copy: Path) -> tuple[str, str]:
+    options = ["--seeds", str(check.seeds), "--days", "12", "--nodes", "4", "--until", ",".join(check.invariants)]
+    done = _run(copy, "-m", "verification", "cron", *options, "--ledger", os.devnull)
+    return _broken("simulation of cron", check.invariants, done)
+
+
+def _broken(what: str, invariants: Sequence[str], done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     for seed, complaints in re.findall(r"^BROKEN: .*--first (\d+) .*\n((?:  .*\n)+)", done.stderr, re.MULTILINE):
-        for invariant in re.findall(r"^  (I\d+) ", complaints, re.MULTILINE):
-            if invariant in check.invariants:
-                return f"simulation on {check.store}, seed {seed}: {invariant}", done.stderr
+        for invariant in re.findall(r"^  ([IC]\d+) ", complaints, re.MULTILINE):
+            if invariant in invariants:
+                return f"{what}, seed {seed}: {invariant}", done.stderr
     return "", done.stdout + done.stderr
 
 

@@ -61,11 +61,11 @@ def run(seed: int, plan: Plan = Plan()) -> Result:
     world = World(random=random, faults=faults, config=config, make_node=Node)
     world.database = DATABASES[plan.store](world)
     loop = world.loop
-    with _undisturbed():
+    with undisturbed():
         try:
             loop.run_until_complete(loop.create_task(_live(world, plan), context=context_of(WORLD)))
             trace, seconds, steps = world.trace, loop.time(), loop.step_count
-            _bury(world)
+            bury(world)
         finally:
             world.database.close()
             loop.close()
@@ -76,7 +76,7 @@ def run(seed: int, plan: Plan = Plan()) -> Result:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Keep out what is not the world's: logs, warnings that somebody turns into errors."""
     quiet_logs = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -205,7 +205,7 @@ async def _stop(world: World) -> None:
     await asyncio.wait([node.task for node in nodes], timeout=120)
 
 
-def _bury(world: World) -> None:
+def bury(world: World) -> None:
     """End what still waits: frozen processes, lingering handlers; its coroutines must not outlive the loop."""
     world.bury()
     loop = world.loop

@@ -48,7 +48,7 @@ class ClockedOutbox(Outbox):
 
     def __init__(self, engine: AsyncEngine, world: World, node: Node) -> None:
         super().__init__(engine, env=node.env, config=world.config, events=node.events)
-        self.clock = lambda _connection: world.now_us()
+        self.clock = self.own_clock = lambda _connection: world.now_us()
         self._world = world
 
     def stamp_us(self) -> int:
@@ -87,8 +87,9 @@ class Process(Holder):
         self.outbox = ClockedOutbox(self.engines.app, world, node)
         self.outbox.runner = self.runner = InlineRunner(self, node)
         self.outbox.store = self.store = SQLStore(
-            self.runner, self.outbox.clock, env=node.env, tombstone_us=self.outbox.tombstone_us
-        )
+            self.runner, self.outbox.clock, env=node.env, tombstone_us=self.outbox.tombstone_us,
+            queues=world.config.queues,
+        )  # fmt: skip
         self.outbox.on_committed = node.hint
 
     def close(self) -> None:
@@ -148,6 +149,10 @@ class SQLiteDatabase:
     def store_of(self, node: Node) -> Store:
         process = self._processes[node.name] = Process(self, node)
         return Wire(self.world, process.store)
+
+    def outbox_of(self, node: Node) -> Outbox:
+        """Give what a node has open."""
+        return self._processes[node.name].outbox
 
     def hurry(self, node: Node, seconds: float) -> None:
         self._processes[node.name].runner.hurry(seconds)

@@ -34,6 +34,24 @@ class CronRow(NamedTuple):
     is_running: bool = False
 
 
+class Move(NamedTuple):
+    """An entry's way to its next time.
+
+    Attributes:
+        seen: what was stored of it when this was decided.
+        next_us: its next time.
+        fire_us: the time that has come; None: none has.
+        task: the task of that time.
+        until_us: after this it is too late for it.
+    """
+
+    seen: CronRow
+    next_us: int | None
+    fire_us: int | None = None
+    task: NewTask | None = None
+    until_us: int = 0
+
+
 def read(connection: Connection, names: Collection[str]) -> dict[str, CronRow]:
     """Give what is stored of entries, and whether the task of the last time has yet to end."""
     found = [CronRow(*row) for row in connection.execute(_READ, {"names": sorted(names)})]
@@ -58,21 +76,25 @@ def make(connection: Connection, firsts: Mapping[str, tuple[str, int | None]]) -
     connection.execute(into(cron_table).on_conflict_do_nothing(), rows)
 
 
-def fire(connection: Connection, seen: CronRow, next_us: int | None, fire_us: int | None, task: NewTask | None) -> bool:
+def fire(connection: Connection, clock: Clock, move: Move) -> bool:
     """Go on to an entry's next time, and add the task of the one that has come; False: another was faster.
 
-    Both are one transaction, and the row's time is its fence: of all who saw the same time, one gets it.
+    Both are one transaction, and the row's time is its fence: of all who saw the same time, one gets it. A process
+    that stood still since it looked may come when it is too late for that time: then nothing changes.
     """
-    changes: dict[str, object] = {"next_us": next_us}
-    if task is not None:
-        changes |= {"last_us": fire_us, "task_id": task.id}
+    now_us, seen = clock(connection), move.seen
+    changes: dict[str, object] = {"next_us": move.next_us}
+    if move.task is not None:
+        if now_us > move.until_us:
+            return False
+        changes |= {"last_us": move.fire_us, "task_id": move.task.id}
     unchanged = _crons.next_us.is_(None) if seen.next_us is None else _crons.next_us == seen.next_us
     same_run = _crons.task_id.is_(None) if seen.task_id is None else _crons.task_id == seen.task_id
     statement = update(cron_table).where(_crons.name == seen.name, unchanged, same_run, _crons.paused == 0)
     if connection.execute(statement.values(**changes)).rowcount != 1:
         return False
-    if task is not None:
-        connection.execute(insert(task_table), to_rows([task], fire_us))
+    if move.task is not None:
+        connection.execute(insert(task_table), to_rows([move.task], now_us))
     return True
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from hookware.config import Config, check_mode
+from hookware.core.cron import CronEntry
 from hookware.core.growth import Growth
 from hookware.core.task import Draft, NewTask
 from hookware.encoding import encoded
@@ -63,6 +64,8 @@ class Outbox:
         under_way: how many requests and tasks are on their way through the app.
         functions: what `hookware.deferred` may call here; None: nothing.
         growth: notices tasks that breed.
+        clock, own_clock: the database's time, in a transaction of the user's and in one of hookware's own.
+        cron_entries: gives the cron entries that are known now.
     """
 
     functions: object | None = None
@@ -102,12 +105,11 @@ class Outbox:
         self.open_limiter, self.commit_limiter, self.rollback_limiter = (anyio.CapacityLimiter(40) for _ in range(3))
         # Handlers that overran their deadline hold a thread until they return: others must not wait for it.
         self.handler_limiter = anyio.CapacityLimiter(config.concurrency + 40)
-        self.keeps_snapshots = False
-        self.seen = False
+        self.keeps_snapshots = self.seen = self._prepared = False
         self.running: bool | None = None
         self.growth = Growth()
+        self.cron_entries: Callable[[], Sequence[CronEntry]] = list
         self._said: set[str] = set()
-        self._prepared = False
         self._preparing = anyio.Lock()
         _installed.add(self)
 
