@@ -14,6 +14,9 @@ Headers = tuple[tuple[str, str], ...]
 DEFAULT_DEADLINE_US = 30_000_000
 """How long one attempt may take by default: 30 seconds, as in App Engine's first years."""
 
+MOST_DEADLINE_US = 100 * 365 * 86_400 * 1_000_000
+"""The longest deadline that an attempt may be configured with: a hundred years."""
+
 
 class Lease(NamedTuple):
     """The right to run and settle one task once: a claim gives it, a newer claim makes it worthless."""
