@@ -56,7 +56,7 @@ class Outbox:
         keeps_snapshots: whether the transactions of the user's engine see the database as it was at their begin.
         seen: whether a lifespan has passed through.
         running: whether it still runs; None before it began.
-        under_way: how many requests and tasks are on their way through the app.
+        under_way_count: how many requests and tasks are on their way through the app.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Outbox:
         self.keeps_snapshots = False
         self.seen = False
         self.running: bool | None = None
-        self.under_way = 0
+        self.under_way_count = 0
         self._said: set[str] = set()
         self._prepared = False
         self._preparing = anyio.Lock()
@@ -102,6 +102,7 @@ class Outbox:
 
     def start_over(self) -> None:
         """Forget the connections and locks of the process that this one was forked from, without closing them."""
+        self.under_way_count = 0
         self.sync_engine.dispose(close=False)
         self.runner.start_over()
         if self.notices is not None:
@@ -257,7 +258,7 @@ class Outbox:
 
     def complain_if_astray(self) -> None:
         """Warn, once, if a request's code seems to add a task where its request is not known."""
-        if self.under_way and in_nameless_pool():
+        if self.under_way_count > 0 and in_nameless_pool():
             self.warn_once(
                 "astray",
                 "a task was added in a pool's thread that does not know its request, as loop.run_in_executor and "
