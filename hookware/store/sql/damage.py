@@ -7,7 +7,19 @@ a statement stumbles over one, `bury` takes all of them out of the way, and the 
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, cast, func, literal_column, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Dialect,
+    LargeBinary,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError
 
 from hookware.core.lifecycle import State
@@ -30,9 +42,9 @@ class Unreadable:
 UNREADABLE: Final = Unreadable()
 
 
-def is_unreadable(error: DBAPIError) -> bool:
-    """Say whether the driver could not read a value: SQLite takes any bytes for text."""
-    return "decode" in str(error.orig)
+def is_unreadable(dialect: Dialect, error: DBAPIError) -> bool:
+    """Say whether the driver could not read a value: SQLite, and no other database, takes any bytes for text."""
+    return dialect.name == "sqlite" and "decode" in str(error.orig)
 
 
 def raw(column: Column[object]) -> tuple[ColumnElement[object], ColumnElement[object]]:

@@ -96,7 +96,7 @@ def _look_wide(connection: Connection) -> Sequence[Any]:
     try:
         rows = connection.execute(WIDE).all()
     except DBAPIError as error:
-        if not is_unreadable(error):
+        if not is_unreadable(connection.dialect, error):
             raise
         raise DamageError("the name of a queue, or an ETA, cannot be read") from error
     for row in rows:
