@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hookware.core.lifecycle import Retry, State
+from hookware.core.lifecycle import Complete, Retry, State
 from tests.store.subject import LEASE_US, Subject, new_task
 
 DAMAGES = {
@@ -122,8 +122,21 @@ class DamageContract:
         await subject.add(*[new_task(task_id=n) for n in (1, 2)])
         await subject.claim()
         damage(path, f"lease_until_us = {end}", 1)
-        assert await subject.store.owners() == {"me": 0}
-        assert [task.id for task in await subject.store.expired(9)] == [1]
+        assert await subject.store.owners() == {"me": LEASE_US}
+        assert await subject.store.expired(9) == [], "its holder may live"
+        subject.clock.advance(LEASE_US)
+        assert [task.id for task in await subject.store.expired(9)] == [1, 2]
+
+    async def test_a_lease_without_an_end_is_renewed_by_a_holder_who_lives(self, subject: Subject, path: Path) -> None:
+        await subject.add(new_task(task_id=1))
+        task = await subject.claim_one()
+        damage(path, "lease_until_us = 'never'", 1)
+        assert await subject.store.expired(9) == []
+        subject.clock.advance(LEASE_US // 4)
+        assert await subject.renew(task.lease) == {1}
+        subject.clock.advance(LEASE_US - 1)
+        assert await subject.store.expired(9) == []
+        assert await subject.settle(task.lease, Complete()) is True
 
     @pytest.mark.parametrize("owner", ["x'ff'", "CAST(x'ff' AS TEXT)"])
     async def test_an_owner_that_cannot_be_read_is_none(self, subject: Subject, path: Path, owner: str) -> None:

@@ -23,11 +23,15 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from hookware.core.lifecycle import State
+from hookware.store.base import LATEST_US
 from hookware.store.sql.tables import task_table
 
 _columns = task_table.c
 _PENDING = _columns.state == literal_column(str(int(State.PENDING)))
 _LEASED = _columns.state == literal_column(str(int(State.LEASED)))
+LEASE_US: Final = 30_000_000
+"""How long a lease without an end still lasts, where it is not known how long leases are: as long as by default."""
+
 _ERROR: Final = "the stored task cannot be decoded: its id, queue, fence or times are not of their type"
 
 
@@ -59,15 +63,20 @@ def from_raw(row: Mapping[str, object]) -> dict[str, object]:
     return {column.name: _decoded(row[f"{column.name}_kind"], row[column.name]) for column in _columns}
 
 
-def bury(connection: Connection, now_us: int) -> None:
-    """Make tasks dead that can neither be claimed nor settled, and let leases end that have no end."""
+def bury(connection: Connection, now_us: int, lease_us: int = LEASE_US) -> None:
+    """Make tasks dead that can neither be claimed nor settled, and let leases end that have no end.
+
+    These end in `lease_us` from now, for their holders may live: those renew them before.
+    """
     endless: ColumnElement[bool] = _columns.lease_until_us.is_(None)
     if connection.dialect.name == "sqlite":
         endless = _is_not("integer", _columns.lease_until_us)
         keys = _is_not("integer", _columns.id) | _is_not("integer", _columns.fence)
         _make_dead(connection, _PENDING & (keys | _nowhere(connection)), now_us)
         _make_dead(connection, _LEASED & keys, now_us)
-    connection.execute(update(task_table).where(_LEASED, endless).values(lease_until_us=now_us))
+    connection.execute(
+        update(task_table).where(_LEASED, endless).values(lease_until_us=min(now_us + lease_us, LATEST_US))
+    )
 
 
 def _make_dead(connection: Connection, which: ColumnElement[bool], now_us: int) -> None:

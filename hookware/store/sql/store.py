@@ -159,7 +159,7 @@ class SQLStore:
         try:
             answer = claim.claim(connection, *given)
         except DamageError:
-            damage.bury(connection, given[1])
+            damage.bury(connection, given[1], wish.lease_us)
             answer = claim.claim(connection, *given)
         self._fp("claim.updated")
         return answer
