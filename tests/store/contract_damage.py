@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hookware.core.lifecycle import Complete, Retry, State
+from hookware.store.base import AddResult, Settlement
 from tests.store.subject import LEASE_US, Subject, new_task
 
 DAMAGES = {
@@ -99,6 +100,39 @@ class DamageContract:
         assert await subject.store.next_due() is None
         assert stored(path, "state, dead_reason") == [(1, None), (2, "undecodable"), (1, None)]
         assert [info.url for info in await subject.store.list_tasks(state=State.DEAD)] == ["/2"]
+
+    @pytest.mark.parametrize("change", [*DAMAGES.values(), *NAMELESS.values()], ids=[*DAMAGES, *NAMELESS])
+    async def test_what_was_buried_can_be_deleted(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.insert([new_task(task_id=n, name=f"n{n}") for n in (1, 2)])
+        damage(path, change, 2)
+        (good,) = await subject.claim()
+        assert await subject.claim() == []
+        (dead,) = await subject.store.list_tasks(state=State.DEAD)
+        assert await subject.store.delete(dead.id) is True
+        assert [info.id for info in await subject.store.list_tasks()] == [1]
+        assert await subject.settle(good.lease, Complete()) is True
+
+    @pytest.mark.parametrize("column", ["name", "queue_name"])
+    async def test_a_task_whose_name_cannot_be_read_any_more_is_completed(
+        self, subject: Subject, path: Path, column: str
+    ) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2)])
+        leases = [task.lease for task in await subject.claim()]
+        damage(path, f"{column} = CAST(x'ff' AS TEXT)", 1)
+        settlements = [Settlement(lease, Complete()) for lease in leases]
+        assert await subject.store.settle(settlements) == [True, True]
+        assert await subject.store.list_tasks() == []
+        assert await subject.store.add([new_task(name="n2")]) == [AddResult.NAME_TOMBSTONED]
+
+    async def test_buried_tasks_get_ids_of_their_own(self, subject: Subject, path: Path) -> None:
+        await subject.add(*[new_task(task_id=n) for n in (1, 2, 3)])
+        for n, key in ((1, "'a'"), (2, "x'61'"), (3, "1.5")):
+            damage(path, f"id = {key}", n)
+        assert await subject.claim() == []
+        dead = await subject.store.list_tasks(state=State.DEAD)
+        assert len({info.id for info in dead}) == 3
+        assert all([await subject.store.delete(info.id) for info in dead])
+        assert await subject.store.list_tasks() == []
 
     async def test_many_that_cannot_be_named_hold_up_nobody(self, subject: Subject, path: Path) -> None:
         await subject.add(*[new_task(task_id=n, url=f"/{n}") for n in range(1, 41)])

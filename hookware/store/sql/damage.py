@@ -15,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     cast,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -32,6 +33,7 @@ _LEASED = _columns.state == literal_column(str(int(State.LEASED)))
 LEASE_US: Final = 30_000_000
 """How long a lease without an end still lasts, where it is not known how long leases are: as long as by default."""
 
+_REASON: Final = "undecodable"
 _ERROR: Final = "the stored task cannot be decoded: its id, queue, fence or times are not of their type"
 
 
@@ -74,6 +76,7 @@ def bury(connection: Connection, now_us: int, lease_us: int = LEASE_US) -> None:
         keys = _is_not("integer", _columns.id) | _is_not("integer", _columns.fence)
         _make_dead(connection, _PENDING & (keys | _nowhere(connection)), now_us)
         _make_dead(connection, _LEASED & keys, now_us)
+        _give_ids(connection, now_us)
     connection.execute(
         update(task_table).where(_LEASED, endless).values(lease_until_us=min(now_us + lease_us, LATEST_US))
     )
@@ -86,12 +89,21 @@ def _make_dead(connection: Connection, which: ColumnElement[bool], now_us: int) 
         .values(
             state=int(State.DEAD),
             dead_us=now_us,
-            dead_reason="undecodable",
+            dead_reason=_REASON,
             last_error=_ERROR,
             owner=None,
             lease_until_us=None,
         )
     )
+
+
+def _give_ids(connection: Connection, now_us: int) -> None:
+    """Give ids to dead tasks whose ids are no numbers: else nobody could have them deleted."""
+    # Below zero, where no other task's is; and one that is there all the same holds up nobody.
+    free = literal(-now_us) - literal_column("rowid")
+    statement = update(task_table).prefix_with("OR IGNORE").values(id=free)
+    dead = _columns.state == literal_column(str(int(State.DEAD)))
+    connection.execute(statement.where(dead, _columns.dead_reason == _REASON, _is_not("integer", _columns.id)))
 
 
 def _nowhere(connection: Connection) -> ColumnElement[bool]:

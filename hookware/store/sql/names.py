@@ -3,7 +3,21 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Row, Select, String, bindparam, func, select, true, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    String,
+    bindparam,
+    cast,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -60,6 +74,28 @@ def win(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict[Key
         for name, (task_id, _expires_us) in _held(connection, queue_name, names, now_us).items():
             holders[queue_name, name] = task_id
     return holders | won
+
+
+def named(connection: Connection) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Give what a DELETE of tasks is to return for `wish_of`: SQLite gives text as bytes, which may be no text."""
+    columns = (_tasks.queue_name, _tasks.name)
+    if connection.dialect.name != "sqlite":
+        return columns
+    queue_name, name = (cast(column, LargeBinary).label(column.name) for column in columns)
+    return queue_name, name
+
+
+def wish_of(row: Row[Any], task_id: int) -> Wish | None:
+    """Give the name of a task that was deleted, out of `named` columns; None if it had none that can be read."""
+    queue_name, name = _text(row.queue_name), _text(row.name)
+    return None if queue_name is None or name is None else Wish(queue_name, name, task_id)
+
+
+def _text(value: str | bytes | None) -> str | None:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return None
 
 
 def tombstone(connection: Connection, wishes: Sequence[Wish], expires_us: int, now_us: int) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, case, delete, func, select, update
 from hookware.core.lifecycle import Complete, Die, Release, Retry, State
 from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, Settlement, stored_error
-from hookware.store.sql.names import Wish, tombstone, tombstone_name
+from hookware.store.sql.names import named, tombstone, tombstone_name, wish_of
 from hookware.store.sql.read import chunks, held, keyed
 from hookware.store.sql.rows import MOST_ATTEMPTS
 from hookware.store.sql.tables import task_table
@@ -69,11 +69,11 @@ def renew(connection: Connection, leases: Sequence[Lease], lease_until_us: int) 
 
 def _complete(connection: Connection, leases: Sequence[Lease], now_us: int, tombstone_us: int) -> set[Lease]:
     done: set[Lease] = set()
-    returned = (_columns.id, _columns.fence, _columns.queue_name, _columns.name)
+    returned = (_columns.id, _columns.fence, *named(connection))
     for some in chunks(leases):
         rows = connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
         done.update(Lease(row.id, row.fence) for row in rows)
-        gone = [Wish(row.queue_name, row.name, row.id) for row in rows if row.name is not None]
+        gone = [wish for row in rows if (wish := wish_of(row, row.id)) is not None]
         tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
     return done
 

@@ -147,8 +147,7 @@ def run_again(connection: Connection, task_id: int, now_us: int) -> bool:
 def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int) -> bool:
     """Remove a task that is not running and tombstone its name."""
     statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
-    row = connection.execute(statement.returning(_columns.queue_name, _columns.name)).one_or_none()
-    if row is not None and row.name is not None:
-        wish = names.Wish(row.queue_name, row.name, task_id)
+    row = connection.execute(statement.returning(*names.named(connection))).one_or_none()
+    if row is not None and (wish := names.wish_of(row, task_id)) is not None:
         names.tombstone(connection, [wish], min(now_us + tombstone_us, LATEST_US), now_us)
     return row is not None
