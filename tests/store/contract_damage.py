@@ -8,7 +8,7 @@ import pytest
 
 from hookware.core.lifecycle import Complete, Retry, State
 from hookware.store.base import AddResult, Settlement
-from tests.store.subject import LEASE_US, Subject, new_task
+from tests.store.subject import LEASE_US, TOMBSTONE_US, Subject, new_task
 
 DAMAGES = {
     "headers that are no JSON": "headers = '['",
@@ -58,7 +58,56 @@ def stored(path: Path, columns: str) -> list[tuple[object, ...]]:
         return connection.execute(f"SELECT {columns} FROM hookware_task ORDER BY url").fetchall()
 
 
+NAMES = {
+    "an end that is text": "expires_us = 'never'",
+    "an end that is not UTF-8": "expires_us = CAST(x'ff' AS TEXT)",
+    "a task that is text": "task_id = 'two'",
+    "a task that is not UTF-8": "task_id = CAST(x'ff' AS TEXT)",
+    "a name that is not UTF-8": "name = CAST(x'ff' AS TEXT)",
+    "a name that is a blob": "name = x'6e32'",
+    "a queue that is not UTF-8": "queue_name = CAST(x'ff' AS TEXT)",
+}
+
+
+def damage_name(path: Path, change: str, name: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(f"UPDATE hookware_name SET {change} WHERE name = ?", (name,)).rowcount == 1
+
+
+def stored_names(path: Path) -> list[object]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [row[0] for row in connection.execute("SELECT CAST(name AS BLOB) FROM hookware_name ORDER BY 1")]
+
+
 class DamageContract:
+    @pytest.mark.parametrize("change", NAMES.values(), ids=NAMES)
+    async def test_a_damaged_name_stops_no_claim_and_no_add(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2, 3)])
+        damage_name(path, change, "n2")
+        assert [task.id for task in await subject.claim()] == [1, 2, 3]
+        assert await subject.store.add([new_task(task_id=10 + n, name=f"n{n}") for n in (1, 2, 4)]) == [
+            AddResult.NAME_TAKEN, AddResult.NAME_TAKEN, AddResult.ADDED,
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("change", NAMES.values(), ids=NAMES)
+    async def test_a_damaged_tombstone_stops_no_add(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2)])
+        for task in await subject.claim():
+            await subject.settle(task.lease, Complete())
+        damage_name(path, change, "n2")
+        results = await subject.store.add([new_task(task_id=10 + n, name=f"n{n}") for n in (1, 2)])
+        assert results == [AddResult.NAME_TOMBSTONED, AddResult.ADDED]
+
+    @pytest.mark.parametrize("column", ["name", "queue_name"])
+    async def test_a_damaged_name_stops_no_pruning(self, subject: Subject, path: Path, column: str) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2, 3)])
+        for task in await subject.claim(2):
+            await subject.settle(task.lease, Complete())
+        damage_name(path, f"{column} = CAST(x'ff' AS TEXT)", "n2")
+        subject.clock.advance(TOMBSTONE_US)
+        await subject.store.prune()
+        assert stored_names(path) == [b"n3"]
+
     @pytest.mark.parametrize("change", DAMAGES.values(), ids=DAMAGES)
     async def test_an_undecodable_row_dies_and_the_others_are_claimed(
         self, subject: Subject, path: Path, change: str

@@ -4,8 +4,8 @@ SQLite takes anything for anything: a key that is text, a queue's name that is n
 a statement stumbles over one, `bury` takes all of them out of the way, and the statement is tried again.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import (
     Column,
@@ -13,7 +13,11 @@ from sqlalchemy import (
     Connection,
     Dialect,
     LargeBinary,
+    Row,
+    Select,
+    bindparam,
     cast,
+    delete,
     func,
     literal,
     literal_column,
@@ -25,9 +29,11 @@ from sqlalchemy.exc import DBAPIError
 
 from hookware.core.lifecycle import State
 from hookware.store.base import LATEST_US
-from hookware.store.sql.tables import task_table
+from hookware.store.sql.tables import name_table, task_table
 
 _columns = task_table.c
+_names = name_table.c
+_ROWID: Final[ColumnElement[int]] = literal_column("rowid").label("rowid")
 _PENDING = _columns.state == literal_column(str(int(State.PENDING)))
 _LEASED = _columns.state == literal_column(str(int(State.LEASED)))
 LEASE_US: Final = 30_000_000
@@ -53,6 +59,16 @@ def is_unreadable(dialect: Dialect, error: DBAPIError) -> bool:
     return dialect.name == "sqlite" and "decode" in str(error.orig)
 
 
+def fetched(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
+    """Give the rows of a statement; raise DamageError if the driver cannot read a value of them."""
+    try:
+        return connection.execute(statement).all()
+    except DBAPIError as error:
+        if not is_unreadable(connection.dialect, error):
+            raise
+        raise DamageError("a value cannot be read") from error
+
+
 def raw(column: Column[object]) -> tuple[ColumnElement[object], ColumnElement[object]]:
     """Give what is selected in place of a column where the driver cannot read it: its type, and text as its bytes."""
     value = f"CASE typeof({column.name}) WHEN 'text' THEN CAST({column.name} AS BLOB) ELSE {column.name} END"
@@ -66,7 +82,7 @@ def from_raw(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def bury(connection: Connection, now_us: int, lease_us: int = LEASE_US) -> None:
-    """Make tasks dead that can neither be claimed nor settled, and let leases end that have no end.
+    """Make tasks dead that can neither be claimed nor settled, let leases end that have no end, and drop bad names.
 
     These end in `lease_us` from now, for their holders may live: those renew them before.
     """
@@ -77,6 +93,7 @@ def bury(connection: Connection, now_us: int, lease_us: int = LEASE_US) -> None:
         _make_dead(connection, _PENDING & (keys | _nowhere(connection)), now_us)
         _make_dead(connection, _LEASED & keys, now_us)
         _give_ids(connection, now_us)
+        _drop_names(connection)
     connection.execute(
         update(task_table).where(_LEASED, endless).values(lease_until_us=min(now_us + lease_us, LATEST_US))
     )
@@ -104,6 +121,18 @@ def _give_ids(connection: Connection, now_us: int) -> None:
     statement = update(task_table).prefix_with("OR IGNORE").values(id=free)
     dead = _columns.state == literal_column(str(int(State.DEAD)))
     connection.execute(statement.where(dead, _columns.dead_reason == _REASON, _is_not("integer", _columns.id)))
+
+
+def _drop_names(connection: Connection) -> None:
+    """Forget names that cannot be read, or are no task's: they could be neither won nor pruned."""
+    times = func.typeof(_names.expires_us).in_(["integer", "null"])
+    texts = [_is_not("text", _names.queue_name), _is_not("text", _names.name)]
+    connection.execute(delete(name_table).where(or_(*texts, _is_not("integer", _names.task_id), ~times)))
+    for column in (_names.queue_name, _names.name):
+        values = connection.execute(select(_ROWID, cast(column, LargeBinary).label("value")).select_from(name_table))
+        unreadable = [{"row": row.rowid} for row in values if _decoded("text", row.value) is UNREADABLE]
+        if unreadable:
+            connection.execute(delete(name_table).where(bindparam("row") == _ROWID), unreadable)
 
 
 def _nowhere(connection: Connection) -> ColumnElement[bool]:

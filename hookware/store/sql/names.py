@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from hookware.core.lifecycle import State
 from hookware.store.base import AddResult
+from hookware.store.sql.damage import DamageError, fetched
 from hookware.store.sql.read import chunks, keyed
 from hookware.store.sql.tables import name_table, task_table
 
@@ -85,9 +86,9 @@ def named(connection: Connection) -> tuple[ColumnElement[Any], ColumnElement[Any
     return queue_name, name
 
 
-def wish_of(row: Row[Any], task_id: int) -> Wish | None:
+def wish_of(task_id: int, given_queue: str | bytes, given_name: str | bytes | None) -> Wish | None:
     """Give the name of a task that was deleted, out of `named` columns; None if it had none that can be read."""
-    queue_name, name = _text(row.queue_name), _text(row.name)
+    queue_name, name = _text(given_queue), _text(given_name)
     return None if queue_name is None or name is None else Wish(queue_name, name, task_id)
 
 
@@ -147,7 +148,9 @@ def _held(
 ) -> dict[str, tuple[int, int | None]]:
     unexpired = _names.expires_us.is_(None) | (_names.expires_us > now_us)
     held = select(_names.name, _names.task_id, _names.expires_us).where(_names.queue_name == queue_name, unexpired)
-    rows = _look_up(connection, held, _names.name, names)
+    rows = list(_look_up(connection, held, _names.name, names))
+    if not all(isinstance(row.task_id, int) and isinstance(row.expires_us, int | None) for row in rows):
+        raise DamageError("a name's task or end is no number")
     return {row.name: (row.task_id, row.expires_us) for row in rows}
 
 
@@ -162,7 +165,7 @@ def _look_up(
             look = statement.where(column == each.c.name).limit(1).lateral()
             yield from connection.execute(select(look).select_from(each.join(look, true())))
         else:
-            yield from connection.execute(statement.where(column.in_(some)))
+            yield from fetched(connection, statement.where(column.in_(some)))
 
 
 def _by_queue(keys: Iterable[Key]) -> dict[str, list[str]]:

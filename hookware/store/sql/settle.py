@@ -73,7 +73,7 @@ def _complete(connection: Connection, leases: Sequence[Lease], now_us: int, tomb
     for some in chunks(leases):
         rows = connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
         done.update(Lease(row.id, row.fence) for row in rows)
-        gone = [wish for row in rows if (wish := wish_of(row, row.id)) is not None]
+        gone = [wish for row in rows if (wish := wish_of(row.id, row.queue_name, row.name)) is not None]
         tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
     return done
 

@@ -24,7 +24,7 @@ from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask, NewTask
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
 from hookware.store.sql import names
-from hookware.store.sql.damage import DamageError
+from hookware.store.sql.damage import DamageError, fetched
 from hookware.store.sql.read import DEAD, LEASED, chunks, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_row
 from hookware.store.sql.tables import name_table, task_table
@@ -91,7 +91,11 @@ def owners(connection: Connection, now_us: int) -> dict[str, int]:
 
 
 def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:
-    """Remove some expired tombstones and old duplicates; how many. Zero: there are no more."""
+    """Remove some expired tombstones and old duplicates; how many. Zero: there are no more.
+
+    Raises:
+        DamageError: a name cannot be read.
+    """
     # Locked where they are chosen: a name that is won again, or a duplicate that is run again, is none any more.
     # The order is that of the index: without it PostgreSQL may read the whole table.
     expired = select(_names.queue_name, _names.name).where(_names.expires_us <= now_us).order_by(_names.expires_us)
@@ -108,7 +112,7 @@ def prune(connection: Connection, now_us: int, tombstone_us: int) -> int:
 
 
 def _locked(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
-    return connection.execute(statement.limit(PRUNE_LIMIT).with_for_update(skip_locked=True)).all()
+    return fetched(connection, statement.limit(PRUNE_LIMIT).with_for_update(skip_locked=True))
 
 
 def get(connection: Connection, task_id: int) -> TaskInfo | None:
@@ -148,6 +152,6 @@ def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int)
     """Remove a task that is not running and tombstone its name."""
     statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
     row = connection.execute(statement.returning(*names.named(connection))).one_or_none()
-    if row is not None and (wish := names.wish_of(row, task_id)) is not None:
+    if row is not None and (wish := names.wish_of(task_id, row.queue_name, row.name)) is not None:
         names.tombstone(connection, [wish], min(now_us + tombstone_us, LATEST_US), now_us)
     return row is not None

@@ -97,7 +97,7 @@ class SQLStore:
     async def prune(self) -> int:
         """Remove expired tombstones and old duplicates, in as many short transactions as it takes."""
         count = 0
-        while removed := await self._runner.run(lambda c: statements.prune(c, self._clock(c), self._tombstone_us)):
+        while removed := await self._past_damage(self._prune, write=True):
             count += removed
         return count
 
@@ -127,12 +127,12 @@ class SQLStore:
         """Remove a PENDING or DEAD task."""
         return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock(c), self._tombstone_us))
 
-    async def _past_damage(self, look: Callable[[Connection], T]) -> T:
+    async def _past_damage(self, look: Callable[[Connection], T], *, write: bool = False) -> T:
         try:
-            return await self._runner.run(look, write=False)
+            return await self._runner.run(look, write=write)
         except DamageError:
             await self._runner.run(lambda c: damage.bury(c, self._clock(c)))
-            return await self._runner.run(look, write=False)
+            return await self._runner.run(look, write=write)
 
     def _prepare(self, create_tables: bool, connection: Connection) -> None:
         if create_tables:
@@ -151,8 +151,16 @@ class SQLStore:
             self._outlook.look(connection, now_us, wide=True)  # here no claim waits for it
         return tasks
 
+    def _prune(self, connection: Connection) -> int:
+        return statements.prune(connection, self._clock(connection), self._tombstone_us)
+
     def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
-        return statements.add(connection, tasks, self._clock(connection))
+        given = (tasks, self._clock(connection))
+        try:
+            return statements.add(connection, *given)
+        except DamageError:
+            damage.bury(connection, given[1])
+            return statements.add(connection, *given)
 
     def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
         given = (wish, self._clock(connection), self._outlook, self._last_queue)
