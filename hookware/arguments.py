@@ -12,7 +12,7 @@ from typing import Final, TypedDict
 
 from hookware.core.headers import check_header, is_forbidden
 from hookware.core.params import FORM_TYPE, encode_params
-from hookware.core.retry import RetryOptions
+from hookware.core.retry import MOST_RETRY, RetryOptions
 from hookware.core.task import PULL
 from hookware.core.url import canonical_url
 from hookware.errors import (
@@ -39,7 +39,6 @@ _TASK_NAME: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
 _QUEUE_NAME: Final = re.compile(rf"[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_MOST_RETRY: Final = 1e9
 
 HeaderValue = str | Iterable[str]
 
@@ -114,7 +113,7 @@ class TaskRetryOptions(RetryOptions):
 def _check_retry(name: str, value: object) -> None:
     if value is None:
         return
-    if not isinstance(value, int | float) or not 0 <= value <= _MOST_RETRY:
+    if not isinstance(value, int | float) or not 0 <= value <= MOST_RETRY:
         raise InvalidTaskRetryOptionsError(f"{name} must be a number from 0 to 1e9, got {_shown(value)}")
 
 

@@ -10,14 +10,14 @@ from hookware.core.dotted import is_module_name
 from hookware.core.headers import check_header
 from hookware.core.lifecycle import Circumstances
 from hookware.core.queue import DEFAULT_QUEUE, QueueSettings
-from hookware.core.task import LeasedTask
+from hookware.core.task import MOST_DEADLINE_US, LeasedTask
 from hookware.core.url import split_base_url
 from hookware.errors import ConfigurationError, InvalidQueueModeError, UnknownQueueError
 
 MAX_BODY_BYTES = 1_048_576
 MIN_KEY_BYTES: Final = 32
 DISPATCH_VARIABLE: Final = "HOOKWARE_DISPATCH"
-_MOST_SECONDS = 100 * 365 * 86_400
+_MOST_SECONDS = MOST_DEADLINE_US // 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

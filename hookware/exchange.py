@@ -19,7 +19,7 @@ async def serve_request(app: ASGIApp, unit: UnitOfWork, scope: Scope, receive: R
     """Pass a network request through `app` in a unit of work."""
     response = _CommittingSend(unit, send)
     token = current_unit.set(unit)
-    unit.outbox.under_way += 1
+    unit.outbox.under_way_count += 1
     try:
         await app(scope, receive, response.send)
         if not unit.response_started:
@@ -28,7 +28,7 @@ async def serve_request(app: ASGIApp, unit: UnitOfWork, scope: Scope, receive: R
         await unit.rollback()
         raise
     finally:
-        unit.outbox.under_way -= 1
+        unit.outbox.under_way_count -= 1
         current_unit.reset(token)
         if response.status < 400:
             unit.warn_of_tasks_left_behind()
@@ -77,7 +77,7 @@ async def serve_delivery(
     """Pass a task through `app` in a unit of work, and commit its effect together with its completion."""
     answer = _WatchedSend(send)
     token = current_unit.set(unit)
-    unit.outbox.under_way += 1
+    unit.outbox.under_way_count += 1
     try:
         await app(scope, receive, answer.send)
         if answer.succeeded:
@@ -95,7 +95,7 @@ async def serve_delivery(
         await unit.rollback()
         raise
     finally:
-        unit.outbox.under_way -= 1
+        unit.outbox.under_way_count -= 1
         current_unit.reset(token)
         if answer.succeeded:
             unit.warn_of_tasks_left_behind()

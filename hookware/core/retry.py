@@ -6,6 +6,9 @@ Source: `taskqueue_stub.Retry` of the App Engine SDK, whose answers are the gold
 from dataclasses import dataclass
 
 SECOND_US = 1_000_000
+MOST_RETRY = 1e9
+"""The largest number that any retry option may have."""
+
 _MOST_DOUBLINGS = 1023
 
 

@@ -15,6 +15,9 @@ Headers = tuple[tuple[str, str], ...]
 DEFAULT_DEADLINE_US = 30_000_000
 """How long one attempt may take by default: 30 seconds, as in App Engine's first years."""
 
+MOST_DEADLINE_US = 100 * 365 * 86_400 * 1_000_000
+"""The longest deadline that an attempt may be configured with: a hundred years."""
+
 
 MOST_DEPTH = 2**31 - 1
 """The depth that stands for all that is deeper: a task that adds itself again for ever gets there one day."""

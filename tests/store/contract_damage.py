@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hookware.core.lifecycle import Retry, State
+from hookware.core.lifecycle import Complete, Retry, State
 from hookware.core.task import Keys
-from tests.store.subject import LEASE_US, Subject, new_task
+from hookware.store.base import AddResult, Settlement
+from tests.store.subject import LEASE_US, TOMBSTONE_US, Subject, new_task
 
 DAMAGES = {
     "headers that are no JSON": "headers = '['",
@@ -58,7 +59,56 @@ def stored(path: Path, columns: str) -> list[tuple[object, ...]]:
         return connection.execute(f"SELECT {columns} FROM hookware_task ORDER BY url").fetchall()
 
 
+NAMES = {
+    "an end that is text": "expires_us = 'never'",
+    "an end that is not UTF-8": "expires_us = CAST(x'ff' AS TEXT)",
+    "a task that is text": "task_id = 'two'",
+    "a task that is not UTF-8": "task_id = CAST(x'ff' AS TEXT)",
+    "a name that is not UTF-8": "name = CAST(x'ff' AS TEXT)",
+    "a name that is a blob": "name = x'6e32'",
+    "a queue that is not UTF-8": "queue_name = CAST(x'ff' AS TEXT)",
+}
+
+
+def damage_name(path: Path, change: str, name: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(f"UPDATE hookware_name SET {change} WHERE name = ?", (name,)).rowcount == 1
+
+
+def stored_names(path: Path) -> list[object]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [row[0] for row in connection.execute("SELECT CAST(name AS BLOB) FROM hookware_name ORDER BY 1")]
+
+
 class DamageContract:
+    @pytest.mark.parametrize("change", NAMES.values(), ids=NAMES)
+    async def test_a_damaged_name_stops_no_claim_and_no_add(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2, 3)])
+        damage_name(path, change, "n2")
+        assert [task.id for task in await subject.claim()] == [1, 2, 3]
+        assert await subject.store.add([new_task(task_id=10 + n, name=f"n{n}") for n in (1, 2, 4)]) == [
+            AddResult.NAME_TAKEN, AddResult.NAME_TAKEN, AddResult.ADDED,
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("change", NAMES.values(), ids=NAMES)
+    async def test_a_damaged_tombstone_stops_no_add(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2)])
+        for task in await subject.claim():
+            await subject.settle(task.lease, Complete())
+        damage_name(path, change, "n2")
+        results = await subject.store.add([new_task(task_id=10 + n, name=f"n{n}") for n in (1, 2)])
+        assert results == [AddResult.NAME_TOMBSTONED, AddResult.ADDED]
+
+    @pytest.mark.parametrize("column", ["name", "queue_name"])
+    async def test_a_damaged_name_stops_no_pruning(self, subject: Subject, path: Path, column: str) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2, 3)])
+        for task in await subject.claim(2):
+            await subject.settle(task.lease, Complete())
+        damage_name(path, f"{column} = CAST(x'ff' AS TEXT)", "n2")
+        subject.clock.advance(TOMBSTONE_US)
+        await subject.store.prune()
+        assert stored_names(path) == [b"n3"]
+
     @pytest.mark.parametrize("change", DAMAGES.values(), ids=DAMAGES)
     async def test_an_undecodable_row_dies_and_the_others_are_claimed(
         self, subject: Subject, path: Path, change: str
@@ -129,6 +179,39 @@ class DamageContract:
         assert stored(path, "state, dead_reason") == [(1, None), (2, "undecodable"), (1, None)]
         assert [info.url for info in await subject.store.list_tasks(state=State.DEAD)] == ["/2"]
 
+    @pytest.mark.parametrize("change", [*DAMAGES.values(), *NAMELESS.values()], ids=[*DAMAGES, *NAMELESS])
+    async def test_what_was_buried_can_be_deleted(self, subject: Subject, path: Path, change: str) -> None:
+        await subject.insert([new_task(task_id=n, name=f"n{n}") for n in (1, 2)])
+        damage(path, change, 2)
+        (good,) = await subject.claim()
+        assert await subject.claim() == []
+        (dead,) = await subject.store.list_tasks(state=State.DEAD)
+        assert await subject.store.delete(dead.id) is True
+        assert [info.id for info in await subject.store.list_tasks()] == [1]
+        assert await subject.settle(good.lease, Complete()) is True
+
+    @pytest.mark.parametrize("column", ["name", "queue_name"])
+    async def test_a_task_whose_name_cannot_be_read_any_more_is_completed(
+        self, subject: Subject, path: Path, column: str
+    ) -> None:
+        await subject.add(*[new_task(task_id=n, name=f"n{n}") for n in (1, 2)])
+        leases = [task.lease for task in await subject.claim()]
+        damage(path, f"{column} = CAST(x'ff' AS TEXT)", 1)
+        settlements = [Settlement(lease, Complete()) for lease in leases]
+        assert await subject.store.settle(settlements) == [True, True]
+        assert await subject.store.list_tasks() == []
+        assert await subject.store.add([new_task(name="n2")]) == [AddResult.NAME_TOMBSTONED]
+
+    async def test_buried_tasks_get_ids_of_their_own(self, subject: Subject, path: Path) -> None:
+        await subject.add(*[new_task(task_id=n) for n in (1, 2, 3)])
+        for n, key in ((1, "'a'"), (2, "x'61'"), (3, "1.5")):
+            damage(path, f"id = {key}", n)
+        assert await subject.claim() == []
+        dead = await subject.store.list_tasks(state=State.DEAD)
+        assert len({info.id for info in dead}) == 3
+        assert all([await subject.store.delete(info.id) for info in dead])
+        assert await subject.store.list_tasks() == []
+
     async def test_many_that_cannot_be_named_hold_up_nobody(self, subject: Subject, path: Path) -> None:
         await subject.add(*[new_task(task_id=n, url=f"/{n}") for n in range(1, 41)])
         for n in range(1, 31):
@@ -151,8 +234,21 @@ class DamageContract:
         await subject.add(*[new_task(task_id=n) for n in (1, 2)])
         await subject.claim()
         damage(path, f"lease_until_us = {end}", 1)
-        assert await subject.store.owners() == {"me": 0}
-        assert [task.id for task in await subject.store.expired(9)] == [1]
+        assert await subject.store.owners() == {"me": LEASE_US}
+        assert await subject.store.expired(9) == [], "its holder may live"
+        subject.clock.advance(LEASE_US)
+        assert [task.id for task in await subject.store.expired(9)] == [1, 2]
+
+    async def test_a_lease_without_an_end_is_renewed_by_a_holder_who_lives(self, subject: Subject, path: Path) -> None:
+        await subject.add(new_task(task_id=1))
+        task = await subject.claim_one()
+        damage(path, "lease_until_us = 'never'", 1)
+        assert await subject.store.expired(9) == []
+        subject.clock.advance(LEASE_US // 4)
+        assert await subject.renew(task.lease) == {1}
+        subject.clock.advance(LEASE_US - 1)
+        assert await subject.store.expired(9) == []
+        assert await subject.settle(task.lease, Complete()) is True
 
     @pytest.mark.parametrize("owner", ["x'ff'", "CAST(x'ff' AS TEXT)"])
     async def test_an_owner_that_cannot_be_read_is_none(self, subject: Subject, path: Path, owner: str) -> None:

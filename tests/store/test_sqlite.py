@@ -14,9 +14,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from hookware.errors import ConfigurationError
+from hookware.store.sql.rows import to_row
 from hookware.store.sql.selftest import check_atomicity
 from hookware.store.sql.sqlite import configure, in_transaction, is_memory
 from hookware.store.sql.tables import metadata, name_table, task_table
+from tests.store.subject import new_task
 
 Run = Callable[[Callable[[Connection], None]], Awaitable[None]]
 
@@ -144,6 +146,20 @@ async def test_the_self_test_leaves_nothing_behind(driver: str, path: Path, conf
             assert not configured
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM hookware_task").fetchone() == (0,)
+
+
+async def test_the_self_test_leaves_rows_alone_whatever_their_ids(driver: str, path: Path) -> None:
+    rows = [to_row(new_task(task_id=task_id), 0) for task_id in (-1, -2, -4)]
+    async with opened(driver, path) as run:
+
+        def put(connection: Connection) -> None:
+            connection.execute(insert(task_table), rows)
+            connection.commit()
+
+        await run(put)
+        await run(check_atomicity)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT id FROM hookware_task ORDER BY id").fetchall() == [(-4,), (-2,), (-1,)]
 
 
 def test_the_self_test_needs_one_connection_at_a_time(path: Path) -> None:

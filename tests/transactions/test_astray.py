@@ -16,6 +16,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from hookware import Hookware, TaskRouter, taskqueue
+from hookware.config import Config
+from hookware.env import Env
+from hookware.events import Events
+from hookware.store.sql.outbox import Outbox
 from tests.asgi import request
 from tests.serving import serving
 
@@ -134,3 +138,10 @@ async def test_a_process_without_requests_is_not(engine: Engine, caplog: pytest.
     async with serving(hookware):
         await by_default_pool(PLAIN)
     assert warnings(caplog) == 0
+
+
+def test_a_forked_process_has_no_requests_of_its_parents(engine: Engine) -> None:
+    outbox = Outbox(engine, env=Env(), config=Config(), events=Events())
+    outbox.under_way_count = 3
+    outbox.start_over()
+    assert outbox.under_way_count == 0

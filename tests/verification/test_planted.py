@@ -57,6 +57,13 @@ def test_bugs_are_caught_in_a_copy_and_the_work_tree_is_left_alone() -> None:
 
 
 @pytest.mark.slow
+def test_a_check_that_hangs_has_caught_nothing() -> None:
+    with copied_tree() as copy:
+        caught = catch(BY_NAME[FAST[0]], copy, most_seconds=0.01)
+    assert (caught.by, caught.output) == ("", "timed out after 0.01 s")
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_without_a_bug_nobody_cries() -> None:
     harmless = Bug(

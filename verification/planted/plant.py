@@ -68,29 +68,32 @@ def with_bug(bug: Bug, copy: Path) -> Iterator[None]:
             shutil.copyfile(ROOT / "hookware" / file, copy / "hookware" / file)
 
 
-def catch(bug: Bug, copy: Path) -> Catch:
-    """Plant a bug, run the check that is named for it, and say whether it caught it."""
+def catch(bug: Bug, copy: Path, most_seconds: float = _MOST_SECONDS) -> Catch:
+    """Plant a bug, run the check that is named for it, and say whether it caught it; one that hangs did not."""
     began = time.monotonic()
     with with_bug(bug, copy):
-        match bug.caught_by:
-            case Simulated():
-                by, output = _simulate(bug.caught_by, copy)
-            case CronSimulated():
-                by, output = _simulate_cron(bug.caught_by, copy)
-            case Tested():
-                by, output = _test(bug.caught_by, copy)
+        try:
+            match bug.caught_by:
+                case Simulated():
+                    by, output = _simulate(bug.caught_by, copy, most_seconds)
+                case CronSimulated():
+                    by, output = _simulate_cron(bug.caught_by, copy, most_seconds)
+                case Tested():
+                    by, output = _test(bug.caught_by, copy, most_seconds)
+        except subprocess.TimeoutExpired:
+            by, output = "", f"timed out after {most_seconds:g} s"
     return Catch(bug=bug, by=by, seconds=time.monotonic() - began, output=output)
 
 
-def _simulate(check: Simulated, copy: Path) -> tuple[str, str]:
+def _simulate(check: Simulated, copy: Path, most_seconds: float) -> tuple[str, str]:
     options = ["--seeds", str(check.seeds), "--store", check.store, "--until", ",".join(check.invariants)]
-    done = _run(copy, "-m", "verification", "simulation", *options, "--ledger", os.devnull)
+    done = _run(copy, most_seconds, "-m", "verification", "simulation", *options, "--ledger", os.devnull)
     return _broken(f"simulation on {check.store}", check.invariants, done)
 
 
-def _simulate_cron(check: CronSimulated, copy: Path) -> tuple[str, str]:
+def _simulate_cron(check: CronSimulated, copy: Path, most_seconds: float) -> tuple[str, str]:
     options = ["--seeds", str(check.seeds), "--days", "12", "--nodes", "4", "--until", ",".join(check.invariants)]
-    done = _run(copy, "-m", "verification", "cron", *options, "--ledger", os.devnull)
+    done = _run(copy, most_seconds, "-m", "verification", "cron", *options, "--ledger", os.devnull)
     return _broken("simulation of cron", check.invariants, done)
 
 
@@ -102,17 +105,17 @@ def _broken(what: str, invariants: Sequence[str], done: subprocess.CompletedProc
     return "", done.stdout + done.stderr
 
 
-def _test(check: Tested, copy: Path) -> tuple[str, str]:
+def _test(check: Tested, copy: Path, most_seconds: float) -> tuple[str, str]:
     options = ["-n", "0", "-q", "--no-header", "-p", "no:cacheprovider", "-x"]
-    done = _run(copy, "-m", "pytest", *options, check.test, *(["-k", check.only] if check.only else []))
+    done = _run(copy, most_seconds, "-m", "pytest", *options, check.test, *(["-k", check.only] if check.only else []))
     failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
     return (f"`{failed[1]}`" if done.returncode == 1 and failed else ""), done.stdout + done.stderr
 
 
-def _run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(copy: Path, most_seconds: float, *arguments: str) -> subprocess.CompletedProcess[str]:
     # No compiled files: two versions of one file may have the same size, and the same second.
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, text=True, check=False,
-        timeout=_MOST_SECONDS,
+        timeout=most_seconds,
     )  # fmt: skip

@@ -152,7 +152,7 @@ def _candidates(connection: Connection, wanted: Wanted) -> tuple[list[Candidate]
     try:
         window = connection.execute(_WINDOW, {**given, "floor": wanted.floor_us, "most": most}).all()
     except DBAPIError as error:
-        if not is_unreadable(error):
+        if not is_unreadable(connection.dialect, error):
             raise
         raise DamageError("the key of a task cannot be read") from error
     candidates = [Candidate(row.id, row.fair_key or "", row.limit_key or "") for row in window]

@@ -3,12 +3,28 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Row, Select, String, bindparam, delete, func, select, true, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    String,
+    bindparam,
+    cast,
+    delete,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from hookware.core.lifecycle import State
 from hookware.store.base import AddResult
+from hookware.store.sql.damage import DamageError, fetched
 from hookware.store.sql.read import chunks, keyed
 from hookware.store.sql.tables import name_table, task_table
 
@@ -74,6 +90,28 @@ def tombstoned(connection: Connection, queue_name: str, names: Sequence[str], no
     return {name for name, (_holder, expires_us) in held.items() if expires_us is not None}
 
 
+def named(connection: Connection) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Give what a DELETE of tasks is to return for `wish_of`: SQLite gives text as bytes, which may be no text."""
+    columns = (_tasks.queue_name, _tasks.name)
+    if connection.dialect.name != "sqlite":
+        return columns
+    queue_name, name = (cast(column, LargeBinary).label(column.name) for column in columns)
+    return queue_name, name
+
+
+def wish_of(task_id: int, given_queue: str | bytes, given_name: str | bytes | None) -> Wish | None:
+    """Give the name of a task that was deleted, out of `named` columns; None if it had none that can be read."""
+    queue_name, name = _text(given_queue), _text(given_name)
+    return None if queue_name is None or name is None else Wish(queue_name, name, task_id)
+
+
+def _text(value: str | bytes | None) -> str | None:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return None
+
+
 def tombstone(connection: Connection, wishes: Sequence[Wish], expires_us: int, now_us: int) -> None:
     """Let the names of tasks that are gone stay taken until `expires_us`, unless another task holds them."""
     if not wishes:
@@ -131,7 +169,9 @@ def _held(
 ) -> dict[str, tuple[int, int | None]]:
     unexpired = _names.expires_us.is_(None) | (_names.expires_us > now_us)
     held = select(_names.name, _names.task_id, _names.expires_us).where(_names.queue_name == queue_name, unexpired)
-    rows = _look_up(connection, held, _names.name, names)
+    rows = list(_look_up(connection, held, _names.name, names))
+    if not all(isinstance(row.task_id, int) and isinstance(row.expires_us, int | None) for row in rows):
+        raise DamageError("a name's task or end is no number")
     return {row.name: (row.task_id, row.expires_us) for row in rows}
 
 
@@ -146,7 +186,7 @@ def _look_up(
             look = statement.where(column == each.c.name).limit(most).lateral()
             yield from connection.execute(select(look).select_from(each.join(look, true())))
         else:
-            yield from connection.execute(statement.where(column.in_(some)))
+            yield from fetched(connection, statement.where(column.in_(some)))
 
 
 def _by_queue(keys: Iterable[Key]) -> dict[str, list[str]]:

@@ -61,7 +61,7 @@ class Outbox:
         keeps_snapshots: whether the transactions of the user's engine see the database as it was at their begin.
         seen: whether a lifespan has passed through.
         running: whether it still runs; None before it began.
-        under_way: how many requests and tasks are on their way through the app.
+        under_way_count: how many requests and tasks are on their way through the app.
         functions: what `hookware.deferred` may call here; None: nothing.
         growth: notices tasks that breed.
         clock, own_clock: the database's time, in a transaction of the user's and in one of hookware's own.
@@ -69,7 +69,7 @@ class Outbox:
     """
 
     functions: object | None = None
-    under_way = 0
+    under_way_count = 0
 
     def __init__(
         self,
@@ -115,6 +115,7 @@ class Outbox:
 
     def start_over(self) -> None:
         """Forget the connections and locks of the process that this one was forked from, without closing them."""
+        self.under_way_count = 0
         self.sync_engine.dispose(close=False)
         self.runner.start_over()
         if self.notices is not None:
@@ -296,7 +297,7 @@ class Outbox:
 
     def complain_if_astray(self) -> None:
         """Warn, once, if a request's code seems to add a task where its request is not known."""
-        if self.under_way and in_nameless_pool():
+        if self.under_way_count > 0 and in_nameless_pool():
             self.warn_once(
                 "astray",
                 "a task was added in a pool's thread that does not know its request, as loop.run_in_executor and "

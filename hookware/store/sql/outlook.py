@@ -122,7 +122,7 @@ def _look_wide(connection: Connection, counting: Mapping[str, object]) -> Sequen
     try:
         rows = connection.execute(WIDE_COUNTED if counting else WIDE, counting).all()
     except DBAPIError as error:
-        if not is_unreadable(error):
+        if not is_unreadable(connection.dialect, error):
             raise
         raise DamageError("a lane, or an ETA, cannot be read") from error
     for row in rows:

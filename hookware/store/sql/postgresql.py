@@ -30,8 +30,8 @@ CONNECT_SECONDS: Final = 5
 IDLE_SECONDS: Final = 5
 """How long a connection of the user's may have lain unused before hookware's sessions ask whether it still works."""
 
-ANSWER_SECONDS: Final = 1
-"""How long it may take to answer that."""
+ANSWER_SECONDS: Final = 2.5
+"""How long it may take to answer that: a pooler with a queue, or a server that stalls for a moment, is not dead."""
 
 LOOP_LOCK_MS: Final = 250
 """How long a statement that blocks an event loop may wait for a lock."""
@@ -88,8 +88,12 @@ def connect_alive(engine: Engine, env: Env) -> Connection:
     """
     connection = engine.connect()
     idle_since = connection.info.get(_IDLE_SINCE)
-    if idle_since is None or env.monotonic() - idle_since < IDLE_SECONDS or _answers(connection, env):
-        return connection
+    try:
+        if idle_since is None or env.monotonic() - idle_since < IDLE_SECONDS or _answers(connection, env):
+            return connection
+    except BaseException:
+        connection.close()
+        raise
     connection.close()
     return engine.connect()
 
@@ -99,6 +103,8 @@ def _answers(connection: Connection, env: Env) -> bool:
     driver_connection = connection.connection.driver_connection
 
     def give_up() -> None:
+        if _has_come(driver_connection):
+            return  # an event loop that was blocked has not read the answer yet
         overdue.append(True)
         break_off(driver_connection)
 
@@ -171,10 +177,17 @@ def _refuse_if_ended(connection: "DBAPIConnection", _record: object, _fairy: obj
 
 
 def _has_ended(connection: "DBAPIConnection") -> bool:
+    return _has_come(connection)  # nothing was asked: what has come is most likely the end
+
+
+def _has_come(connection: object) -> bool:
+    """Say whether something has come that nobody has read, an end included."""
+    if not hasattr(select, "poll"):
+        return False
     try:
         incoming = select.poll()
         incoming.register(_descriptor(connection) or -1, select.POLLIN)
-        return bool(incoming.poll(0))  # nothing was asked: what has come is most likely the end
+        return bool(incoming.poll(0))
     except Exception:  # noqa: BLE001 - whatever a driver raises for a connection that it knows to be closed
         return True
 

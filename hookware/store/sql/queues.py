@@ -93,7 +93,7 @@ def running(connection: Connection, names: Collection[str], now_us: int) -> dict
     try:
         rows = connection.execute(_RUNNING, {"names": sorted(names), "now_us": now_us}).all()
     except DBAPIError as error:
-        if not is_unreadable(error):
+        if not is_unreadable(connection.dialect, error):
             raise
         raise DamageError("the key of a running task cannot be read") from error
     for row in rows:

@@ -67,7 +67,7 @@ def read(connection: Connection, statement: Select[tuple[object, ...]], given: R
     try:
         return [row._asdict() for row in connection.execute(statement, given)]
     except DBAPIError as error:
-        if not is_unreadable(error):
+        if not is_unreadable(connection.dialect, error):
             raise
     pieces = [piece for column in _columns for piece in raw(column)]
     rows = connection.execute(statement.with_only_columns(*pieces).select_from(task_table), given)

@@ -9,17 +9,14 @@ from sqlalchemy import RowMapping
 
 from hookware.core.lifecycle import State
 from hookware.core.queue import lane_of
-from hookware.core.retry import RetryOptions
-from hookware.core.task import NO_KEYS, Headers, LeasedTask, NewTask, Progress
+from hookware.core.retry import MOST_RETRY, RetryOptions
+from hookware.core.task import MOST_DEADLINE_US, NO_KEYS, Headers, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, TaskInfo
 from hookware.store.sql.tables import TaskRow
 from hookware.store.sql.times import from_now
 
 MOST_ATTEMPTS = 2**31 - 1
 """What a count of attempts or crashes can hold."""
-
-_MOST_DEADLINE_US = 200 * 365 * 86_400 * 1_000_000
-_MOST_RETRY = 1e9
 
 
 class PulledTask(NamedTuple):
@@ -127,7 +124,7 @@ def _check(task: LeasedTask) -> None:
     """Refuse numbers that no task has: what is decided by them would be nonsense, or an error."""
     if not 0 <= task.crash_count < task.attempt_count:
         raise ValueError(f"{task.crash_count} of {task.attempt_count} attempts cannot have crashed")
-    if not 0 < task.deadline_us <= _MOST_DEADLINE_US:
+    if not 0 < task.deadline_us <= MOST_DEADLINE_US:
         raise ValueError(f"a deadline of {task.deadline_us} microseconds is none")
 
 
@@ -242,6 +239,6 @@ def _retry(value: object) -> RetryOptions | None:
     if not isinstance(fields, dict):
         raise TypeError("expected an object of retry options")
     for name, each in fields.items():
-        if each is not None and not (isinstance(each, int | float) and 0 <= each <= _MOST_RETRY):
+        if each is not None and not (isinstance(each, int | float) and 0 <= each <= MOST_RETRY):
             raise ValueError(f"the retry option {name[:100]!r} is not a number from 0 to 1e9")
     return RetryOptions(**fields)

@@ -13,7 +13,9 @@ from hookware.store.sql.tables import task_table
 
 QUEUE_NAME = "hookware-self-test"
 
-_PLAIN_ID, _SAVEPOINT_ID = -1, -2
+_IDS = range(-1, -1001, -1)
+"""Those that no task has: ids are given from 0 on. But a damaged row may hold anything."""
+
 _columns = task_table.c
 _WHERE = text(
     "SELECT current_database() || '.' || relnamespace::regnamespace::text FROM pg_class "
@@ -31,11 +33,12 @@ def check_atomicity(bind: Engine | Connection) -> None:
         ConfigurationError: something stayed, or the database lives in one connection only.
     """
     _refuse_memory(bind)
+    plain_id, savepoint_id = _free_ids(bind)
     try:
-        leak = _leak(bind)
+        leak = _leak(bind, plain_id, savepoint_id)
     finally:
         with _connection(bind) as connection, connection.begin():
-            connection.execute(delete(task_table).where(_columns.id.in_([_PLAIN_ID, _SAVEPOINT_ID])))
+            connection.execute(delete(task_table).where(_columns.id.in_([plain_id, savepoint_id])))
     if leak is not None:
         raise ConfigurationError(
             f"a row survived the rollback of its transaction{leak}, so a task would run although "
@@ -66,17 +69,26 @@ def schema_of_tables(bind: Engine | Connection) -> str:
     return found
 
 
-def _leak(bind: Engine | Connection) -> str | None:
+def _free_ids(bind: Engine | Connection) -> tuple[int, int]:
+    """Give two ids that no row has."""
+    with _connection(bind) as connection:
+        there = set(connection.execute(select(_columns.id).where(_columns.id.between(_IDS[-1], _IDS[0]))).scalars())
+        connection.rollback()
+    free = (task_id for task_id in _IDS if task_id not in there)
+    return next(free), next(free)
+
+
+def _leak(bind: Engine | Connection, plain_id: int, savepoint_id: int) -> str | None:
     with _connection(bind) as connection, connection.begin() as transaction:
-        _insert(connection, _PLAIN_ID)
+        _insert(connection, plain_id)
         transaction.rollback()
-    if _stayed(bind, _PLAIN_ID):
+    if _stayed(bind, plain_id):
         return ""  # PostgreSQL, in a connection that commits by itself, has no savepoints to look at
     with _connection(bind) as connection, connection.begin() as transaction:
         with connection.begin_nested():
-            _insert(connection, _SAVEPOINT_ID)
+            _insert(connection, savepoint_id)
         transaction.rollback()
-    return " (with a released savepoint)" if _stayed(bind, _SAVEPOINT_ID) else None
+    return " (with a released savepoint)" if _stayed(bind, savepoint_id) else None
 
 
 def _stayed(bind: Engine | Connection, task_id: int) -> bool:

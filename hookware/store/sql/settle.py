@@ -9,7 +9,7 @@ from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, St
 from hookware.core.retention import NO_RETENTION, Retention
 from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, Settlement, stored_error
-from hookware.store.sql.names import Wish, drop, tombstone, tombstone_name
+from hookware.store.sql.names import drop, named, tombstone, tombstone_name, wish_of
 from hookware.store.sql.read import chunks, drops, held, keyed
 from hookware.store.sql.rows import MOST_ATTEMPTS
 from hookware.store.sql.tables import task_table
@@ -18,7 +18,6 @@ __all__ = ["complete", "refusal", "renew", "settle", "tombstone_name"]
 
 _columns = task_table.c
 _ENDED: Mapping[str, None] = {"owner": None, "lease_until_us": None}
-_ENDED_ROW = (_columns.id, _columns.fence, _columns.queue_name, _columns.name)
 
 _under_lease = update(task_table).where(
     _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), keyed(State.LEASED)
@@ -89,12 +88,13 @@ def _complete(
     connection: Connection, leases: Sequence[Lease], now_us: int, tombstone_us: int, retention: Retention
 ) -> set[Lease]:
     done: set[Lease] = set()
+    returned = (_columns.id, _columns.fence, *named(connection))
     for some in chunks(leases):
         rows = _keep(connection, some, now_us, retention)
         if len(rows) < len(some):
-            rows += connection.execute(delete(task_table).where(*held(some)).returning(*_ENDED_ROW)).all()
+            rows += connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
         done.update(Lease(row.id, row.fence) for row in rows)
-        gone = [Wish(row.queue_name, row.name, row.id) for row in rows if row.name is not None]
+        gone = [wish for row in rows if (wish := wish_of(row.id, row.queue_name, row.name)) is not None]
         tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
     return done
 
@@ -105,7 +105,7 @@ def _keep(connection: Connection, leases: Sequence[Lease], now_us: int, retentio
         return []
     statement = update(task_table).where(*held(leases), _columns.queue_name.in_(sorted(retention.completed_us)))
     statement = statement.values(state=int(State.COMPLETED), ended_us=now_us, **_ENDED)
-    return list(connection.execute(statement.returning(*_ENDED_ROW)))
+    return list(connection.execute(statement.returning(_columns.id, _columns.fence, *named(connection))))
 
 
 def _release(connection: Connection, leases: Sequence[Lease]) -> set[Lease]:

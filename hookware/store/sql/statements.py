@@ -27,7 +27,7 @@ from hookware.core.retention import NO_RETENTION, Retention
 from hookware.core.task import PULL, Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
 from hookware.store.sql import dedup, executed, names
-from hookware.store.sql.damage import DamageError
+from hookware.store.sql.damage import DamageError, fetched
 from hookware.store.sql.read import COMPLETED, DEAD, LEASED, chunks, drops, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_rows
 from hookware.store.sql.tables import name_table, task_table
@@ -121,7 +121,11 @@ def owners(connection: Connection, now_us: int) -> dict[str, int]:
 
 
 def prune(connection: Connection, now_us: int, tombstone_us: int, retention: Retention = NO_RETENTION) -> int:
-    """Remove some of what has had its time; how many. Zero: there is no more."""
+    """Remove some of what has had its time; how many. Zero: there is no more.
+
+    Raises:
+        DamageError: a name cannot be read.
+    """
     count = _prune_names_and_duplicates(connection, now_us, tombstone_us)
     until_us = min(now_us + tombstone_us, LATEST_US)
     for queue_name, kept_us in retention.dead_us.items():
@@ -167,7 +171,7 @@ def _prune_names_and_duplicates(connection: Connection, now_us: int, tombstone_u
 
 
 def _locked(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
-    return connection.execute(statement.limit(PRUNE_LIMIT).with_for_update(skip_locked=True)).all()
+    return fetched(connection, statement.limit(PRUNE_LIMIT).with_for_update(skip_locked=True))
 
 
 def get(connection: Connection, task_id: int) -> TaskInfo | None:
@@ -239,8 +243,8 @@ def note_progress(connection: Connection, notes: Mapping[Lease, Progress]) -> fr
 def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int) -> bool:
     """Remove a task that is not running and tombstone its name."""
     statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
-    row = connection.execute(statement.returning(_columns.queue_name, _columns.name, _columns.state)).one_or_none()
-    if row is not None and row.name is not None and row.state != State.COMPLETED:
-        wish = names.Wish(row.queue_name, row.name, task_id)
+    row = connection.execute(statement.returning(*names.named(connection), _columns.state)).one_or_none()
+    wish = None if row is None else names.wish_of(task_id, row.queue_name, row.name)
+    if row is not None and wish is not None and row.state != State.COMPLETED:
         names.tombstone(connection, [wish], min(now_us + tombstone_us, LATEST_US), now_us)
     return row is not None

@@ -122,7 +122,7 @@ class SQLStore:
     async def prune(self) -> int:
         """Remove what has had its time, in as many short transactions as it takes."""
         count = 0
-        while removed := await self._runner.run(self._prune):
+        while removed := await self._past_damage(self._prune, write=True):
             count += removed
         return count
 
@@ -186,12 +186,12 @@ class SQLStore:
         """Remove a task that is not running."""
         return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock(c), self._tombstone_us))
 
-    async def _past_damage(self, look: Callable[[Connection], T]) -> T:
+    async def _past_damage(self, look: Callable[[Connection], T], *, write: bool = False) -> T:
         try:
-            return await self._runner.run(look, write=False)
+            return await self._runner.run(look, write=write)
         except DamageError:
             await self._runner.run(lambda c: damage.bury(c, self._clock(c)))
-            return await self._runner.run(look, write=False)
+            return await self._runner.run(look, write=write)
 
     def _prepare(self, create_tables: bool, connection: Connection) -> None:
         if create_tables:
@@ -220,7 +220,12 @@ class SQLStore:
         return lambda c: statements.cancel(c, task_id, self._clock(c), self._tombstone_us, self.retention)
 
     def _add(self, tasks: Sequence[NewTask], connection: Connection) -> list[AddResult]:
-        return statements.add(connection, tasks, self._clock(connection))
+        given = (tasks, self._clock(connection))
+        try:
+            return statements.add(connection, *given)
+        except DamageError:
+            damage.bury(connection, given[1])
+            return statements.add(connection, *given)
 
     def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
         now_us = self._clock(connection)
@@ -228,7 +233,7 @@ class SQLStore:
         try:
             answer = claim.claim(connection, *given)
         except DamageError:
-            damage.bury(connection, now_us)
+            damage.bury(connection, now_us, wish.lease_us)
             answer = claim.claim(connection, *given)
         self._fp("claim.updated")
         return answer
