@@ -59,7 +59,8 @@ _ROWS = _ROWS.with_for_update(skip_locked=True)
 
 
 def _next(column: ColumnElement[str], *conditions: ColumnElement[bool]) -> ColumnElement[str]:
-    return select(func.min(column)).where(_IN_LANE, *conditions).scalar_subquery()
+    # Not min(): a planner that takes the table for tiny would read all of them for it.
+    return select(column).where(_IN_LANE, *conditions).order_by(column).limit(1).scalar_subquery()
 
 
 _fair = select(
