@@ -111,6 +111,10 @@ LIVES: dict[str, list[Line]] = {
     "a name that is free again": [
         named(1), *CLEAN[1:], named(2, t=200), *(replace(each, task=2, t=each.t + 200) for each in CLEAN[1:]),
     ],
+    "a name that was free before the clock was set back": [
+        named(1), *CLEAN[1:], line("clock", 150, task=0, node="", by=-100.0), named(2, t=160),
+        *(replace(each, task=2, t=each.t + 170) for each in CLEAN[1:]),
+    ],
     "a duplicate that is dropped": [named(1), named(2), *CLEAN[1:], line("dropped", 3, task=2)],
     "an effect": [INSIDE, claimed(1), start(1), end(2), EFFECT, settled(2.1, by_handler=True)],
     "a promise that is kept": [replace(COMMITTED, within=3.0), claimed(4), start(4), end(5), settled(6)],

@@ -15,11 +15,13 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reign:
-    """The time in which a task had its name, by the database's clock."""
+    """The time in which a task had its name, by the database's clock; `since` and `until` are by the true one."""
 
     task: int
     begin: float
     end: float
+    since: float
+    until: float
 
 
 def check_names(lives: Mapping[int, Sequence[Line]], limits: Limits, nodes: Nodes) -> Iterator[Complaint]:
@@ -33,22 +35,26 @@ def check_names(lives: Mapping[int, Sequence[Line]], limits: Limits, nodes: Node
         dropped += [(key, line) for line in life if line.ev == "dropped"]
         begin = next((line.t for line in life if line.ev in ("claimed", "start")), None)
         if begin is not None:
-            reigns[key].append(_Reign(task=task, begin=nodes.database(begin), end=_end(life, limits, nodes)))
+            end, until = _end(life, limits, nodes)
+            reigns[key].append(_Reign(task=task, begin=nodes.database(begin), end=end, since=begin, until=until))
     for key, several in reigns.items():
-        yield from _check_overlaps(key, several)
+        yield from _check_overlaps(key, several, nodes)
     for key, line in dropped:
         now = nodes.database(line.t)
         if not any(reign.begin <= now <= reign.end + _ROUNDING for reign in reigns[key] if reign.task != line.task):
             yield Complaint("I8", line.task, f"dropped as a duplicate, but nobody had the name {key} at {line.t:.3f}")
 
 
-def _end(life: Sequence[Line], limits: Limits, nodes: Nodes) -> float:
+def _end(life: Sequence[Line], limits: Limits, nodes: Nodes) -> tuple[float, float]:
     completed = next((line.t for line in life if is_accepted(line) and line.outcome == "complete"), None)
-    return _FOREVER if completed is None else nodes.database(completed) + limits.tombstone
+    if completed is None:
+        return _FOREVER, _FOREVER
+    return nodes.database(completed) + limits.tombstone, completed
 
 
-def _check_overlaps(key: tuple[str, str], reigns: list[_Reign]) -> Iterator[Complaint]:
-    ordered = sorted(reigns, key=lambda reign: reign.begin)
+def _check_overlaps(key: tuple[str, str], reigns: list[_Reign], nodes: Nodes) -> Iterator[Complaint]:
+    ordered = sorted(reigns, key=lambda reign: reign.since)
     for before, after in pairwise(ordered):
-        if after.begin < before.end - _ROUNDING:
+        # A tombstone that has ended once is gone, though the clock be set back later.
+        if nodes.furthest(before.until, after.since) < before.end - _ROUNDING:
             yield Complaint("I8", after.task, f"it runs as {key} at {after.begin:.3f}, which is task {before.task}'s")

@@ -41,6 +41,11 @@ class Nodes:
         """Give the database's time at `t`."""
         return t + sum(by for at, by in self._steps if at <= t)
 
+    def furthest(self, since: float, until: float) -> float:
+        """Give the latest time that the database's clock has shown in that time."""
+        before_steps = [self.database(at) - by for at, by in self._steps if since <= at <= until]
+        return max([self.database(until), *before_steps])
+
     def set_back(self, since: float) -> float:
         """How far the database's clock was set back after `since`, in all."""
         return -sum(by for at, by in self._steps if at >= since and by < 0)
