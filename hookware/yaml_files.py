@@ -4,7 +4,7 @@ Only plain values are taken: no tags, anchors or second documents. An error name
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
@@ -45,7 +45,8 @@ def listed_queues(source: Source | Iterable[T]) -> Iterable[T | QueueSettings]:
         ImportError: PyYAML is not installed, and `source` is a path.
     """
     if isinstance(source, str | PathLike | Mapping):
-        return list({queue.name: queue for queue in load_queues(source).queues}.values())
+        queues = {queue.name: queue for queue in load_queues(source).queues}
+        return [replace(queue, bucket_size=max(1, queue.bucket_size)) for queue in queues.values()]
     return source
 
 

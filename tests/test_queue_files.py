@@ -46,6 +46,11 @@ def test_a_queue_yaml_by_its_path_or_as_a_mapping(tmp_path: Path, source: Callab
     assert queues[CRON_QUEUE].retry == RetryOptions(task_retry_limit=0)
 
 
+def test_a_bucket_holds_one_token_at_least_whatever_the_file_says() -> None:
+    given = {"queue": [{"name": "mail", "rate": "1/s", "bucket_size": -1}]}
+    assert Hookware(engine=FILE, queues=given).config.queues["mail"].bucket_size == 1
+
+
 def test_settings_made_in_python_are_taken_as_before() -> None:
     settings = QueueSettings(name="mail", retry=TaskRetryOptions(task_retry_limit=1))
     assert Hookware(engine=FILE, queues=(each for each in [settings])).config.queues["mail"] is settings
