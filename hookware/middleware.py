@@ -167,8 +167,7 @@ class Hookware:
                 cron_grace_seconds=cron_grace_seconds,
                 max_chain_depth=max_chain_depth,
             )
-            entries = entries_of(cron)
-            self._outbox = self._outbox_on(engine, listen)
+            self._outbox = self._outbox_on(engine, listen, cron)
         except (Error, ImportError) as error:
             if not _built_in_a_call():
                 raise
@@ -176,13 +175,15 @@ class Hookware:
             return
         self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
         self._outbox.functions = self._functions
-        self._outbox.cron_entries = partial(all_entries, self._router, entries)
         self._foreground = Foreground(self._env, self.config)
         wake_on_commit(self._outbox)
 
-    def _outbox_on(self, engine: "Engine | AsyncEngine | URL | str | None", listen: bool | URL | str) -> Outbox:
+    def _outbox_on(
+        self, engine: "Engine | AsyncEngine | URL | str | None", listen: bool | URL | str, cron: CronSource
+    ) -> Outbox:
         url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL
-        return Outbox(
+        entries = entries_of(cron)
+        outbox = Outbox(
             url if engine is None else engine,
             env=self._env,
             config=self.config,
@@ -190,6 +191,8 @@ class Hookware:
             on_begin=refuse_second_writer,
             listen=listen,
         )
+        outbox.cron_entries = partial(all_entries, self._router, entries)
+        return outbox
 
     @property
     def inspector(self) -> Inspector:

@@ -207,6 +207,7 @@ def test_the_tables_are_made_dropped_and_kept_up_to_date_by_migrations(project: 
     project.execute(
         "DROP INDEX ix_hookware_task_dead",
         "DROP INDEX ix_hookware_task_completed",
+        "DROP INDEX ix_hookware_task_buried",
         "ALTER TABLE hookware_task DROP COLUMN ended_us",
     )
     project.drive(SECOND)

@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.responses import Response
 
 from hookware import QueueSettings, State, TaskContext, taskqueue
-from hookware.errors import ConfigurationError
+from hookware.errors import InvalidQueueError
 from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP
 from tests.stage import AT_ONCE, Stage, Tally
 
@@ -192,5 +192,5 @@ async def test_a_queue_that_keeps_nothing_pays_nothing_for_others_that_do(stage:
     "wrong", [{"retention_seconds": -1}, {"retention_seconds": None}, {"dead_retention_seconds": float("nan")}]
 )
 async def test_times_that_are_none_are_refused(stage: Stage, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} of queue 'q' must be a number of seconds"):
+    with pytest.raises(InvalidQueueError, match=f"{next(iter(wrong))} must be a number of seconds"):
         stage.make(queues=[QueueSettings(name="q", **wrong)])

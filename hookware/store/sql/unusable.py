@@ -6,6 +6,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from hookware.errors import TransientError
+from hookware.store.sql.schema import TABLES
 
 _NOT_PERMITTED: Final = "42501"
 _UNREACHED: Final = ("08", "28", "3D", "53", "57")
@@ -40,7 +41,7 @@ def _advice(url: URL, error: Exception) -> str:
         return (
             f"To let hookware make its tables, GRANT CREATE ON SCHEMA public TO {user}: from PostgreSQL 15 on only the "
             "database's owner may. Or let a migration make them, pass create_tables=False, and GRANT SELECT, INSERT, "
-            f"UPDATE, DELETE ON hookware_task, hookware_name TO {user}"
+            f"UPDATE, DELETE ON {', '.join(table.name for table in TABLES)} TO {user}"
         )
     if sqlstate in _PREPARED:
         return (
