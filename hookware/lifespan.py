@@ -5,7 +5,9 @@ shutdown: its resources outlive the tasks that use them. An app without lifespan
 """
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import NoReturn
 
 import anyio
@@ -129,3 +131,14 @@ async def _safely(step: Callable[[], Awaitable[None]]) -> None:
         await step()
     except Exception:
         _logger.exception("hookware could not stop cleanly; what it held is given back when its lease ends")
+
+
+def built_in_a_call() -> bool:
+    """Say whether Starlette makes this layer just now, inside the server's first call of the app.
+
+    An exception there would tell the server only that the app has no lifespan, and some serve on.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "build_middleware_stack":
+        frame = frame.f_back
+    return frame is not None

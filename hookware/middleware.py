@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from anyio.abc import TaskGroup
@@ -29,7 +28,7 @@ from hookware.exchange import serve_delivery, serve_request
 from hookware.foreground import Foreground
 from hookware.functions import Functions
 from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
-from hookware.lifespan import Lifespan, fail_startup
+from hookware.lifespan import Lifespan, built_in_a_call, fail_startup
 from hookware.processing import Processing, Storing
 from hookware.queue import Queue
 from hookware.queue_settings import check_settings
@@ -169,7 +168,7 @@ class Hookware:
             )
             self._outbox = self._outbox_on(engine, listen, cron)
         except (Error, ImportError) as error:
-            if not _built_in_a_call():
+            if not built_in_a_call():
                 raise
             self._refused = error
             return
@@ -356,17 +355,6 @@ def _refuses_unknown(unknown_queues: object, has_queues: bool) -> bool:
             return unknown_queues == "refuse"
         case other:
             raise ConfigurationError(f'unknown_queues must be "allow", "refuse" or None, got {other!r}')
-
-
-def _built_in_a_call() -> bool:
-    """Say whether Starlette makes this layer just now, inside the server's first call of the app.
-
-    An exception there would tell the server only that the app has no lifespan, and some serve on.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_name != "build_middleware_stack":
-        frame = frame.f_back
-    return frame is not None
 
 
 def _in_no_request() -> None:

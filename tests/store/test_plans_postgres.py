@@ -54,6 +54,8 @@ CHOSEN_ROWS = {
     "next_due": ROWS // 100,
     "prune": PRUNE_LIMIT,
     "prune kept": PRUNE_LIMIT,
+    # While the planner believes that there are none, it may look through all that are dead for those of a reason.
+    "run_some_again for a reason": ROWS // 100,
     "expired": 100,
     "expired of owners": ROWS // 100,
     "list": 10,
