@@ -1,6 +1,6 @@
 """Bugs of answers, transactions and enqueue."""
 
-from verification.planted.bugs import Bug, breaks, bug
+from verification.planted.bugs import Bug, Tested, breaks, bug
 
 BUGS: tuple[Bug, ...] = (
     bug(
@@ -44,7 +44,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "acknowledge a commit that failed after the answer",
-        breaks("I27", store="sqlite"),
+        Tested("tests/handlers/test_effects.py", "test_a_row_that_is_still_there_fails_the_attempt"),
         (
             "exchange.py",
             "            _check_completion(unit, delivery)\n            await unit.commit()\n",
@@ -59,7 +59,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "no fence in complete: a zombie's effect is kept",
-        breaks("I5", "I27", store="sqlite"),
+        Tested("tests/handlers/test_effects.py", "test_a_stale_lease_rolls_the_effect_back"),
         (
             "unit_of_work.py",
             "            delivery.lease_lost = True\n            raise TaskLeaseExpiredError(",
@@ -73,7 +73,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "the response leaves before the commit",
-        breaks("I28", store="sqlite"),
+        Tested("tests/transactions/test_joining.py", "test_a_failing_own_commit_gives_the_client_500 and sqlite"),
         (
             "exchange.py",
             '            await self._end_unit(int(message["status"]))\n        await self._send(message)\n',
