@@ -83,16 +83,19 @@ class ThreadRunner:
         """Run `fn` in a worker thread."""
         limiter = self._writing if write else self._reading
         self._silence.end()
+        count = self._closing_count  # as it is now: the thread of a call that was cancelled may begin after the close
 
         async def once() -> T:
-            return await to_thread.run_sync(self._run, fn, write, single, limiter=limiter, abandon_on_cancel=True)
+            return await to_thread.run_sync(
+                self._run, fn, write, single, count, limiter=limiter, abandon_on_cancel=True
+            )
 
         return await self._limit.bound(once)
 
     def run_blocking(self, fn: Callable[[Connection], T], *, write: bool = True, single: bool = False) -> T:
         """Run `fn` in this thread."""
         try:
-            return self._run(fn, write, single)
+            return self._run(fn, write, single, self._closing_count)
         except Exception as error:
             if is_conflict(error):
                 raise TransientError(f"the database is busy: {error}") from error
@@ -125,8 +128,8 @@ class ThreadRunner:
         finally:
             self._closing_count += 1
 
-    def _run(self, fn: Callable[[Connection], T], write: bool, single: bool) -> T:
-        lock, closing_count = self._write_lock if write else None, self._closing_count
+    def _run(self, fn: Callable[[Connection], T], write: bool, single: bool, closing_count: int) -> T:
+        lock = self._write_lock if write else None
         if lock is not None:
             lock.acquire()
         try:
