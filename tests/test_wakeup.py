@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlmodel import Session
 
 from hookware import Hookware, TaskRouter, listener, taskqueue
-from hookware.events import AttemptStarted
+from hookware.events import AttemptStarted, Event, LoopFailed
 from hookware.listener import Listener
 from tests.postgres import PostgresServer, postgres_server
 from tests.proxy import proxy_to
@@ -98,6 +98,15 @@ class Process:
         else:
             self.engine.dispose()
 
+    async def until_it_is_cut_off(self) -> None:
+        """Wait until the listener has noticed, once, that its connection is lost; it may hear again already."""
+
+
+        def noticed(event: Event) -> bool:
+            return isinstance(event, LoopFailed) and event.loop == "listener"
+
+        await self.recorder.wait(lambda: any(map(noticed, self.recorder.events)), seconds=PATIENCE_SECONDS)
+
     async def until_it_hears(self, *, hears: bool = True) -> None:
         """Wait until the listener has had an echo, and has looked for what it might have missed."""
         with anyio.fail_after(PATIENCE_SECONDS):
@@ -110,12 +119,14 @@ class Process:
 async def process(url: URL, **options: Any) -> AsyncIterator[Process]:
     """Run one; if it dispatches, it listens."""
     one = Process(url, **options)
-    async with serving(one.hookware):
-        if options.get("dispatch", True) and options.get("listen", True):
-            await one.until_it_hears()
-        yield one
-        one.go_on.set()
-    await one.close()
+    try:
+        async with serving(one.hookware):
+            if options.get("dispatch", True) and options.get("listen", True):
+                await one.until_it_hears()
+            yield one
+            one.go_on.set()
+    finally:
+        await one.close()
 
 
 class Overheard:
@@ -346,7 +357,7 @@ async def test_all_is_well_after_the_server_was_restarted() -> None:
         async with process(url, dispatch=False) as web, process(url) as other:
             await to_thread.run_sync(server.restart)
             web.engine.dispose()  # the app's own pool is the app's affair
-            await other.until_it_hears(hears=False)
+            await other.until_it_is_cut_off()
             await other.until_it_hears()
             await web.commit("/quick")
             await other.until_settled(1)

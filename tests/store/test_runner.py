@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 import anyio
@@ -308,6 +309,31 @@ async def test_a_call_that_outlives_the_close_leaves_no_connection_open(path: Pa
 
     async with anyio.create_task_group() as calls:
         calls.start_soon(runner.run, linger)
+        await to_thread.run_sync(begun.wait)
+        await runner.close()
+        go_on.set()
+    assert opened == closed
+    assert len(opened) == 1
+
+
+async def test_a_call_whose_thread_begins_after_the_close_leaves_no_connection_open(
+    path: Path, other: sqlite3.Connection
+) -> None:
+    engine = own_engine(create_engine(f"sqlite:///{path}"))
+    opened, closed = list[object](), list[object]()
+    event.listen(engine, "connect", lambda connection, _record: opened.append(connection))
+    event.listen(engine, "close", lambda connection, _record: closed.append(connection))
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Late(ThreadRunner):
+        def _run(self, *args: Any) -> Any:
+            begun.set()
+            go_on.wait(10)
+            return super()._run(*args)
+
+    runner = Late(engine, Env())
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(runner.run, count)
         await to_thread.run_sync(begun.wait)
         await runner.close()
         go_on.set()

@@ -131,7 +131,8 @@ def template() -> Path:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a connection that waits for no lock."""
-    connection = sqlite3.connect(path, timeout=0)
+    # Of a process that was killed the collector may close what is left, in whatever thread it runs.
+    connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
     connection.execute("PRAGMA synchronous = OFF")  # what dies here are processes, never the machine
     return connection
 
