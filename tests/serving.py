@@ -67,12 +67,12 @@ class Recorder:
         """The attempts that were settled so far, in order."""
         return [event for event in self.events if isinstance(event, AttemptSettled)]
 
-    async def wait_settled(self, count: int, *, seconds: float = 10) -> list[AttemptSettled]:
+    async def wait_settled(self, count: int, *, seconds: float = 30) -> list[AttemptSettled]:
         """Wait until `count` attempts are settled."""
         await self.wait(lambda: len(self.settled) >= count, seconds=seconds)
         return self.settled
 
-    async def wait(self, condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    async def wait(self, condition: Callable[[], bool], *, seconds: float = 30) -> None:
         """Wait until the condition holds; it is asked again after each event."""
         with anyio.fail_after(seconds):
             while not condition():

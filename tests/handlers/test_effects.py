@@ -187,7 +187,7 @@ async def test_sixty_concurrent_tasks_count_to_sixty(stage: Stage) -> None:
 
     async with stage.running():
         taskqueue.Queue().add([taskqueue.Task(url="/worker", params={"key": "x"}) for _ in range(60)])
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             settled = await stage.settled(60)
     assert stage.tally() == {"x": 60}
     assert {event.task.attempt_count for event in settled} == {1}, "a conflict does not count as an attempt"
@@ -203,7 +203,7 @@ async def test_sixty_concurrent_tasks_count_to_sixty_on_an_async_engine(async_st
 
     async with async_stage.running():
         await taskqueue.Queue().add_async([taskqueue.Task(url="/worker", params={"key": "x"}) for _ in range(60)])
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             settled = await async_stage.settled(60)
     assert async_stage.tally() == {"x": 60}
     assert {event.task.attempt_count for event in settled} == {1}

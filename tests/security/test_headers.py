@@ -54,6 +54,7 @@ class Echo:
             await Response()(scope, receive, send)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # no loop is in it
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     forged=st.lists(internal_names(), min_size=1, max_size=8),

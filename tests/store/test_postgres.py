@@ -35,18 +35,7 @@ def empty(postgres: PostgresServer, database: str) -> Iterator[str]:
 
 
 class TestThreads(StoreContract):
-    """A synchronous engine, in worker threads."""
-
-    @pytest.fixture
-    async def subject(self, postgres: PostgresServer, empty: str) -> AsyncIterator[Subject]:
-        async with sql_subject(ThreadRunner(own_engine(create_engine(postgres.url(empty))), Env())) as subject:
-            yield subject
-
-
-class OnAsyncio:
-    """AsyncEngines need asyncio."""
-
-    driver = ""
+    """A synchronous engine, in worker threads; on trio the same statements run on SQLite."""
 
     @pytest.fixture(scope="module")
     @classmethod
@@ -55,21 +44,23 @@ class OnAsyncio:
 
     @pytest.fixture
     async def subject(self, postgres: PostgresServer, empty: str) -> AsyncIterator[Subject]:
-        engine = create_async_engine(postgres.url(empty, self.driver))
-        async with sql_subject(AsyncRunner(own_async_engine(engine), Env())) as subject:
+        async with sql_subject(ThreadRunner(own_engine(create_engine(postgres.url(empty))), Env())) as subject:
             yield subject
 
 
-class TestAsyncpg(OnAsyncio, StoreContract):
-    """asyncpg, on the event loop."""
+class TestAsyncpg(StoreContract):
+    """asyncpg, on the event loop: where no synchronous driver is installed, as psycopg always is."""
 
-    driver = "asyncpg"
+    @pytest.fixture(scope="module")
+    @classmethod
+    def anyio_backend(cls) -> str:
+        return "asyncio"
 
-
-class TestAsyncPsycopg(OnAsyncio, StoreContract):
-    """psycopg's asynchronous side, on the event loop."""
-
-    driver = "psycopg"
+    @pytest.fixture
+    async def subject(self, postgres: PostgresServer, empty: str) -> AsyncIterator[Subject]:
+        engine = create_async_engine(postgres.url(empty, "asyncpg"))
+        async with sql_subject(AsyncRunner(own_async_engine(engine), Env())) as subject:
+            yield subject
 
 
 async def test_processes_that_start_at_once_make_the_tables_once(postgres: PostgresServer) -> None:

@@ -8,7 +8,12 @@ from tests.store.subject import Subject
 
 
 class TestThreads(StoreContract, DamageContract):
-    """A synchronous engine, in worker threads."""
+    """A synchronous engine, in worker threads; on asyncio the same statements run on PostgreSQL."""
+
+    @pytest.fixture(scope="module")
+    @classmethod
+    def anyio_backend(cls) -> str:
+        return "trio"
 
     @pytest.fixture
     def subject(self, thread_subject: Subject) -> Subject:
