@@ -101,7 +101,6 @@ class Process:
     async def until_it_is_cut_off(self) -> None:
         """Wait until the listener has noticed, once, that its connection is lost; it may hear again already."""
 
-
         def noticed(event: Event) -> bool:
             return isinstance(event, LoopFailed) and event.loop == "listener"
 

@@ -54,7 +54,7 @@ def check_what_was_done(results: Sequence[Result]) -> None:
     kinds = {fault for result in results for fault in result.faults}
     assert kinds == {
         "blocked loop", "database clock set", "failpoint error", "hung calls", "node clock set", "pause", "restart",
-        "sleep of all", "store errors after the effect", "store errors before the effect",
+        "sleep of all", "starved heartbeat", "store errors after the effect", "store errors before the effect",
     }  # fmt: skip
     for fault in kinds:
         assert not all(result.faults[fault] for result in results), f"{fault} in every seed hides others"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from verification.checker.findings import Complaint, Limits
-from verification.checker.nodes import STEPS_SECONDS, Nodes
+from verification.checker.nodes import SLOW_CALLS, STEPS_SECONDS, Nodes
 from verification.history import Line
 
 _Broken = Iterator[tuple[str, str]]
@@ -290,7 +290,8 @@ class Life:
             yield "I17", f"its node {node} died at {killed:.3f}, and the lease was not taken back by {latest:.3f}"
 
     def _excused(self, claim: Line, until: float) -> bool:
-        return self._nodes.disturbed(claim.node, claim.t, until)
+        # That the answer to the claim came late is no excuse: the node could know, and give the task back.
+        return self._nodes.disturbed(claim.node, claim.t, until, besides=SLOW_CALLS)
 
     def _check_effects(self) -> _Broken:
         if len(self._effects) > 1:

@@ -1,7 +1,7 @@
 """What is known about the nodes and the clock: who was frozen, failed by the store, killed, stopped."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from verification.checker.findings import Complaint, Limits
 from verification.history import Line
@@ -12,6 +12,9 @@ Span = tuple[float, float, str]
 
 STEPS_SECONDS = 0.01
 """What a few steps of a program may take, between what it measures and what it writes down."""
+
+SLOW_CALLS = frozenset({"slow line", "hung call", "hung statement"})
+"""The disturbances that a node can see for itself: its own calls take long."""
 
 _CLOCK_ECHO_SECONDS = 120.0
 """How long a step of the clock is felt: leases and renewals measured before it."""
@@ -50,11 +53,11 @@ class Nodes:
         """How far the database's clock was set back after `since`, in all."""
         return -sum(by for at, by in self._steps if at >= since and by < 0)
 
-    def disturbed(self, node: Node, since: float, until: float) -> bool:
-        """Whether something from outside kept the node from its work in that time."""
+    def disturbed(self, node: Node, since: float, until: float, *, besides: Collection[str] = ()) -> bool:
+        """Whether something from outside kept the node from its work in that time, `besides` these reasons."""
         if self.killed.get(node, until) < until:
             return True
-        return any(self._overlapping("disturbed", node, since, until))
+        return any(why not in besides for _begin, _end, why in self._overlapping("disturbed", node, since, until))
 
     def blocked(self, node: Node, since: float, until: float) -> bool:
         """Whether a handler blocked the node's loop in that time; its heartbeat goes on."""

@@ -106,7 +106,7 @@ class Campaign:
         if failpoint in SHUTDOWN:
             victim.signal(signal.SIGTERM)
         with suppress(AssertionError):
-            victim.ended(3)
+            victim.ended(6)
         self._bury(victim)
         died = any(line.node == victim.pid and line.why == failpoint for line in self._site.lines("killed"))
         self.figures.failpoint_kills[failpoint] += died

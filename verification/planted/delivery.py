@@ -59,7 +59,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "no fence in complete: a zombie's effect is kept",
-        Tested("tests/handlers/test_effects.py", "test_a_stale_lease_rolls_the_effect_back"),
+        breaks("I5", "I27", store="sqlite"),
         (
             "unit_of_work.py",
             "            delivery.lease_lost = True\n            raise TaskLeaseExpiredError(",
@@ -73,7 +73,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "the response leaves before the commit",
-        Tested("tests/transactions/test_joining.py", "test_a_failing_own_commit_gives_the_client_500 and sqlite"),
+        breaks("I28", store="sqlite"),
         (
             "exchange.py",
             '            await self._end_unit(int(message["status"]))\n        await self._send(message)\n',

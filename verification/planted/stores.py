@@ -194,7 +194,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "crashes are not counted",
-        Tested("tests/store/test_memory.py", "test_a_finished_task_is_kept_with_what_is_known_of_its_attempts"),
+        breaks("I22"),
         ("store/memory_rows.py", "crash_count=row.crash_count + decision.crashed", "crash_count=row.crash_count"),
     ),
     bug(

@@ -21,9 +21,17 @@ from hookware.store.sql.engines import configured
 from verification.simulation.inline import InlineConnection
 
 _SCHEMA = """
-CREATE TABLE sim_order (task INTEGER NOT NULL, with_task BOOLEAN NOT NULL);
-CREATE TABLE sim_effect (id INTEGER PRIMARY KEY, task INTEGER NOT NULL, fence INTEGER NOT NULL);
+CREATE TABLE sim_effect (
+    id INTEGER PRIMARY KEY, task INTEGER NOT NULL, fence INTEGER NOT NULL,
+    stands_on INTEGER REFERENCES sim_effect DEFERRABLE INITIALLY DEFERRED
+);
+CREATE TABLE sim_order (
+    task INTEGER NOT NULL, with_task BOOLEAN NOT NULL,
+    stands_on INTEGER REFERENCES sim_effect DEFERRABLE INITIALLY DEFERRED
+);
 """
+NOTHING = -1
+"""No row has this number: a row that stands on it is refused when it is to be committed."""
 
 
 def _refuse() -> sqlite3.Connection:
@@ -133,6 +141,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open a connection that waits for no lock."""
     # Of a process that was killed the collector may close what is left, in whatever thread it runs.
     connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = OFF")  # what dies here are processes, never the machine
     return connection
 

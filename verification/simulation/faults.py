@@ -30,6 +30,7 @@ class Faults:
         node_clock_every: the clock of a node is set.
         database_clock_every: the clock of the database is set: forward by up to an hour, back by up to a minute.
         kinds: which handlers are called, and how often in relation to each other; those not named, as usual.
+        calm: nothing goes wrong, so that a shutdown must be in order.
     """
 
     error_before: float = 0.0
@@ -50,9 +51,12 @@ class Faults:
     node_clock_every: float = NEVER
     database_clock_every: float = NEVER
     kinds: Mapping[str, float] = field(default_factory=dict)
+    calm: bool = False
 
 
-NO_FAULTS = Faults()
+NO_FAULTS = Faults(calm=True)
+SLOW = Faults(calm=True, delay_seconds=0.1)
+"""Nothing goes wrong, but calls are long on their way."""
 
 
 def draw(random: Random, kinds: tuple[str, ...]) -> Faults:

@@ -14,10 +14,10 @@ from hookware.errors import PermanentTaskFailure
 from verification.simulation.loop import NODE
 from verification.simulation.world import Promise, World
 
-INSIDE = frozenset({"transactional"})
+INSIDE = frozenset({"transactional", "overtaken", "unkept"})
 """The handlers that write in hookware's transaction."""
 
-_SECONDS = {"blocking": 120.0}  # the deadlines of kinds that need more than 30 s
+_SECONDS = {"blocking": 120.0, "lengthy": 120.0, "overtaken": 120.0}  # the deadlines of kinds that need more than 30 s
 _LIMITED = RetryOptions(task_retry_limit=2, min_backoff_seconds=1, max_backoff_seconds=5, max_doublings=16)
 _RETRY = (
     RetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=10, max_doublings=16),
@@ -60,6 +60,12 @@ async def fine(visit: Visit) -> None:
     """Succeed."""
     await visit.work()
     await visit.answer(204)
+
+
+async def lengthy(visit: Visit) -> None:
+    """Take longer than a lease, which must be renewed meanwhile."""
+    await visit.work(30 + visit.spec["seconds"])
+    await visit.answer()
 
 
 async def refusing(visit: Visit) -> None:
@@ -160,6 +166,21 @@ async def transactional(visit: Visit) -> None:
         raise RuntimeError("after the effect")
 
 
+async def overtaken(visit: Visit) -> None:
+    """Write in hookware's transaction when the lease has ended, and nobody has noticed: a zombie."""
+    if visit.goes_wrong():
+        visit.world.starve(NODE.get(), 90)
+        await visit.work(65 + visit.spec["seconds"])
+    await visit.answer()
+    await visit.world.database.write_effect(visit.delivery)
+
+
+async def unkept(visit: Visit) -> None:
+    """Write in hookware's transaction what the database refuses at the commit, at first."""
+    await visit.answer()
+    await visit.world.database.write_effect(visit.delivery, refused=visit.goes_wrong())
+
+
 async def poison(visit: Visit) -> None:
     """Take the process down."""
     await visit.work(0.1)
@@ -174,6 +195,7 @@ async def limited(visit: Visit) -> None:
 
 HANDLERS: dict[str, tuple[float, Callable[[Visit], Awaitable[None]]]] = {
     "fine": (10, fine),
+    "lengthy": (1, lengthy),
     "refusing": (4, refusing),
     "busy": (2, busy),
     "raising": (3, raising),
@@ -186,6 +208,8 @@ HANDLERS: dict[str, tuple[float, Callable[[Visit], Awaitable[None]]]] = {
     "permanent": (1, permanent),
     "conflicting": (2, conflicting),
     "transactional": (5, transactional),
+    "overtaken": (0.7, overtaken),
+    "unkept": (1, unkept),
     "poison": (0.7, poison),
     "limited": (1, limited),
 }

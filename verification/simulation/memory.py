@@ -66,7 +66,9 @@ class MemoryDatabase:
     ) -> None:
         await app(scope, receive, send)
 
-    async def write_effect(self, delivery: Delivery) -> None:
+    async def write_effect(self, delivery: Delivery, *, refused: bool = False) -> None:
+        if refused:
+            raise RuntimeError("the database refused the commit")
         delivery.completing = True
         lease = delivery.task.lease
         if not self._memory.complete(Settlement(lease, Complete())):

@@ -13,7 +13,6 @@ from hookware.env import Env, Ticker
 from hookware.events import Events
 from hookware.heartbeat import Heartbeat
 from hookware.reaper import Reaper
-from verification.simulation.faults import NO_FAULTS
 from verification.simulation.handlers import Call
 from verification.simulation.loop import SimLoop
 from verification.simulation.world import HEARTBEAT, World
@@ -132,7 +131,7 @@ class Node:
             loops.start_soon(dispatcher.run)
             loops.start_soon(reaper.run)
             await self._stop.wait()
-            self._world.note("stop", calm=self._world.faults is NO_FAULTS)
+            self._world.note("stop", calm=self._world.faults.calm)
             async with anyio.create_task_group() as stopping:
                 stopping.start_soon(reaper.stop)
                 await dispatcher.stop()

@@ -13,10 +13,11 @@ from hookware.arguments import TaskRetryOptions
 from hookware.exchange import serve_request
 from hookware.store.sql.outbox import Outbox
 from hookware.unit_of_work import UnitOfWork
+from verification.simulation.engines import NOTHING
 from verification.simulation.node import Node
 from verification.simulation.world import Promise
 
-_WRITE_ORDER = text("INSERT INTO sim_order VALUES (:task, :with_task)")
+_WRITE_ORDER = text("INSERT INTO sim_order VALUES (:task, :with_task, :stands_on)")
 
 
 class Request:
@@ -47,15 +48,23 @@ class Request:
             countdown=task.countdown_us / 1e6, retry_options=options, dispatch_deadline=task.deadline_us / 1e6,
         )  # fmt: skip
 
-    async def write(self, session: AsyncSession, *, with_task: bool = True) -> None:
+    async def write(self, session: AsyncSession, *, with_task: bool = True, stands_on: int | None = None) -> None:
         """Write the order itself, which stands and falls with its task."""
-        await (await session.connection()).execute(_WRITE_ORDER, {"task": self.task_id, "with_task": with_task})
+        values = {"task": self.task_id, "with_task": with_task, "stands_on": stands_on}
+        await (await session.connection()).execute(_WRITE_ORDER, values)
 
 
 async def in_own_session(request: Request) -> int:
     """Write through hookware's session, which it commits."""
     request.add()
     await request.write(async_request_session())
+    return 200
+
+
+async def in_own_session_that_is_refused(request: Request) -> int:
+    """Write through hookware's session what the database refuses at the commit."""
+    request.add()
+    await request.write(async_request_session(), stands_on=NOTHING)
     return 200
 
 
@@ -128,7 +137,10 @@ async def in_undone_savepoint(request: Request) -> int:
 
 
 Route = Callable[[Request], Awaitable[int]]
-_COMMIT: tuple[Route, ...] = (in_own_session, without_session, in_session, in_savepoint)
+_COMMIT: tuple[Route, ...] = (
+    in_own_session, in_own_session, in_own_session_that_is_refused, without_session, without_session, in_session,
+    in_session, in_savepoint, in_savepoint,
+)  # fmt: skip
 _UNDO: tuple[Route, ...] = (refused, broken, rolled_back, left_open, in_undone_savepoint)
 
 

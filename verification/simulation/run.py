@@ -12,7 +12,7 @@ from random import Random
 from hookware.config import Config
 from verification.checker import Findings, Limits, check
 from verification.history import Line
-from verification.simulation.faults import NEVER, NO_FAULTS, draw
+from verification.simulation.faults import NEVER, NO_FAULTS, SLOW, draw
 from verification.simulation.handlers import HANDLERS, draw_promise, promise
 from verification.simulation.loop import WORLD, context_of
 from verification.simulation.memory import MemoryDatabase
@@ -25,6 +25,7 @@ _TASKS_PER_MINUTE = 2
 _QUIET_PART = 0.25
 _QUIET_SECONDS = 900.0
 _IDLE_TASKS = 4
+_BURST = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,7 @@ async def _live(world: World, plan: Plan) -> None:
     world.note("quiet")
     await _until_finished(world)
     await _be_idle(world, count)
+    await _hand_over(world, count + _IDLE_TASKS)
     await asyncio.sleep(max(0.0, seconds - world.loop.time()))
     world.note("left", got=world.database.left())
     await _stop(world)
@@ -198,11 +200,27 @@ async def _be_idle(world: World, count: int) -> None:
         await asyncio.sleep(world.config.poll_seconds * 2 + 5)
 
 
+async def _hand_over(world: World, count: int) -> None:
+    """Shut each process down in the midst of its work, while nothing else is wrong, and start the next."""
+    world.faults, random = SLOW, world.random
+    for node in world.living():
+        for kind in random.choices(("fine", "lengthy"), k=_BURST):
+            count += 1
+            _order(world, promise(count, kind, {"seconds": random.uniform(0, 15), "times": 0}), commits=True)
+        await asyncio.sleep(random.uniform(0, 5))
+        node.stop()
+        world.begin(node.name.partition(".")[0])
+        await asyncio.sleep(random.uniform(0, 60))
+    world.faults = NO_FAULTS
+    await _until_finished(world)
+
+
 async def _stop(world: World) -> None:
     nodes = world.living()
     for node in nodes:
         node.stop()
-    await asyncio.wait([node.task for node in nodes], timeout=120)
+    if nodes:
+        await asyncio.wait([node.task for node in nodes], timeout=120)
 
 
 def bury(world: World) -> None:

@@ -25,7 +25,7 @@ from hookware.store.sql.outbox import Outbox
 from hookware.store.sql.runner import ThreadRunner
 from hookware.store.sql.store import SQLStore
 from hookware.unit_of_work import UnitOfWork
-from verification.simulation.engines import GONE, Engines, Holder, connect, template
+from verification.simulation.engines import GONE, NOTHING, Engines, Holder, connect, template
 from verification.simulation.inline import InlineConnection
 from verification.simulation.loop import NODE
 from verification.simulation.node import Node
@@ -38,7 +38,7 @@ T = TypeVar("T")
 _SEEN = (
     "SELECT id, state, fence, owner, lease_until_us, attempt_count, crash_count, eta_us, dead_reason FROM hookware_task"
 )
-_WRITE_EFFECT = text("INSERT INTO sim_effect (task, fence) VALUES (:task, :fence)")
+_WRITE_EFFECT = text("INSERT INTO sim_effect (task, fence, stands_on) VALUES (:task, :fence, :stands_on)")
 _PER_STATEMENT = 0.1  # of the rate per call: a transaction has many statements
 _unused: list[Engines] = []
 
@@ -189,8 +189,8 @@ class SQLiteDatabase:
         unit = UnitOfWork(self._processes[node.name].outbox, delivery)
         await serve_delivery(app, unit, delivery, scope, receive, send)
 
-    async def write_effect(self, delivery: Delivery) -> None:
-        values = {"task": delivery.task.id, "fence": delivery.task.fence}
+    async def write_effect(self, delivery: Delivery, *, refused: bool = False) -> None:
+        values = {"task": delivery.task.id, "fence": delivery.task.fence, "stands_on": NOTHING if refused else None}
         if self.world.random.random() < 0.5:
             await (await async_request_session().connection()).execute(_WRITE_EFFECT, values)
             return

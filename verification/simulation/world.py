@@ -56,8 +56,8 @@ class Database(Protocol):
         """Pass a delivery through what is around the app."""
         ...
 
-    async def write_effect(self, delivery: Delivery) -> None:
-        """Be a handler that writes in hookware's transaction."""
+    async def write_effect(self, delivery: Delivery, *, refused: bool = False) -> None:
+        """Be a handler that writes in hookware's transaction; `refused`: what the commit will not take."""
         ...
 
     def left(self) -> int:
@@ -214,6 +214,15 @@ class World:
             self.loop.freeze(node)
             self.loop.after(seconds, self._thaw, node)
 
+    def starve(self, node: str, seconds: float) -> None:
+        """Freeze only the thread of a process that renews leases."""
+        thread = node + HEARTBEAT
+        if node not in self._dead and not self.loop.is_frozen(thread):
+            self.count("starved heartbeat")
+            self.disturb(node, seconds, "starved heartbeat")
+            self.loop.freeze(thread)
+            self.loop.after(seconds, self._thaw, thread)
+
     def restart(self, host: str) -> None:
         """Shut a process down in good order, and start the next one."""
         node = self.nodes[host]
@@ -252,7 +261,7 @@ class World:
             raise RuntimeError(f"failpoint {name}")
 
     def _thaw(self, *nodes: str) -> None:
-        if nodes[0] not in self._dead:
+        if not self.is_dead(nodes[0]):
             self.loop.thaw(*nodes)
 
     def _begin_again(self, dead: str) -> None:
