@@ -202,12 +202,12 @@ async def _be_idle(world: World, count: int) -> None:
 
 async def _hand_over(world: World, count: int) -> None:
     """Shut each process down in the midst of its work, while nothing else is wrong, and start the next."""
-    world.faults, random = SLOW, world.random
+    world.faults, world.lost_wakeup, random = SLOW, 0.0, world.random
     for node in world.living():
         for kind in random.choices(("fine", "lengthy"), k=_BURST):
             count += 1
             _order(world, promise(count, kind, {"seconds": random.uniform(0, 15), "times": 0}), commits=True)
-        await asyncio.sleep(random.uniform(0, 5))
+        await asyncio.sleep(random.uniform(0, random.choice((0.3, 5))))  # also while a claim is on its way
         node.stop()
         world.begin(node.name.partition(".")[0])
         await asyncio.sleep(random.uniform(0, 60))
