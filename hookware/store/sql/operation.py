@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from hookware.config import check_mode
+from hookware.core.codec import Codec
 from hookware.core.queue import QueueSettings
 from hookware.store.base import LATEST_US
 from hookware.store.sql.outbox import Outbox
@@ -15,11 +16,12 @@ R = TypeVar("R")
 
 
 class Moment(NamedTuple):
-    """When and where a statement runs: the database's time, until when names stay taken, and configured settings."""
+    """When and where a statement runs: the database's time, until when names stay taken, and what is configured."""
 
     now_us: int
     tombstone_until_us: int
     settings: Callable[[str], QueueSettings]
+    codec: Codec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Operation(Generic[R]):
         def body(connection: Connection) -> R:
             now_us = outbox.own_clock(connection)
             until_us = min(now_us + outbox.tombstone_us, LATEST_US)
-            return self.statement(connection, Moment(now_us, until_us, outbox.config.queue))
+            return self.statement(connection, Moment(now_us, until_us, outbox.config.queue, outbox.config.codec))
 
         return body
 

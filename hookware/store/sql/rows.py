@@ -24,6 +24,7 @@ class PulledTask(NamedTuple):
 
     id: int
     name: str | None
+    headers: Headers
     body: bytes
     tag: str | None
     eta_us: int
@@ -134,6 +135,7 @@ def to_pulled(row: RowMapping | Mapping[str, object]) -> PulledTask:
         return PulledTask(
             id=_int(row["id"]),
             name=_optional_str(row["name"]),
+            headers=_headers(row["headers"]),
             body=_bytes(row["body"]),
             tag=_optional_str(row["tag"]),
             eta_us=_int(row["eta_us"]),
