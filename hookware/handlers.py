@@ -136,7 +136,8 @@ class TaskHandler(Generic[P, R]):
         `key` has to be in any case.
 
         Raises:
-            InvalidTaskError: the arguments do not fit the handler.
+            InvalidTaskError: the arguments do not fit the handler, or would not come back from JSON as they are, such
+                as a `SecretStr` or a model's field that is excluded.
         """
         task, join = self._task(args, kwargs)
         return task.add(**join)

@@ -1,7 +1,7 @@
 """What a handler's parameters ask for: values of the task, validated by pydantic, and things that are injected."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from hookware.context import TaskContext
 from hookware.core.params import decode_params
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
+from hookware.round_trip import comes_back
 
 _LISTS: Final = (list, tuple, set, frozenset, Sequence)
 _AS_JSON: Final = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
@@ -101,7 +102,7 @@ class TaskSignature:
         """Give the JSON body that carries these arguments.
 
         Raises:
-            InvalidTaskError: they do not fit the handler.
+            InvalidTaskError: they do not fit the handler, or would not come back from JSON as they are.
         """
         names = list(self._fields)
         if len(args) > len(names):
@@ -116,11 +117,27 @@ class TaskSignature:
             values[name] = value
         try:
             model = self._model.model_validate(values)
-            return model.model_dump_json(by_alias=True, include={self._fields[name] for name in values}).encode()
         except pydantic.ValidationError as error:
             raise InvalidTaskError(f"the arguments do not fit {self.name}: {_summary(error)}") from None
+        return self._dumped(model, values)
+
+    def _dumped(self, model: pydantic.BaseModel, names: Collection[str]) -> bytes:
+        """Give arguments as JSON, and see that they can be read from it again."""
+        given = {self._fields[name] for name in names}
+        try:
+            body = model.model_dump_json(by_alias=True, include=given, round_trip=True, warnings=False).encode()
+            arrived = self._model.model_validate_json(body)
+        except pydantic.ValidationError as error:
+            raise InvalidTaskError(_not_back(self.name, f"from JSON they do not fit it: {_summary(error)}")) from None
         except PydanticSerializationError as error:
             raise InvalidTaskError(f"an argument of {self.name} cannot travel as JSON: {error}") from None
+        for name in names:
+            sent, came = getattr(model, self._fields[name]), getattr(arrived, self._fields[name])
+            if not comes_back(sent, came):
+                raise InvalidTaskError(
+                    _not_back(self.name, f"{name!r}, of type {type(sent).__qualname__}, would arrive as another value")
+                )
+        return body
 
     def _values(self, method: str, content_type: str, query_string: bytes, body: bytes) -> Mapping[str, object]:
         decoded = decode_params(method, content_type, query_string, body)
@@ -152,6 +169,13 @@ class TaskSignature:
             raise ConfigurationError(
                 f"task handler {self.name} has a parameter whose annotation cannot be validated: {error}"
             ) from error
+
+
+def _not_back(name: str, problem: str) -> str:
+    return (
+        f"the arguments of {name} do not come back from JSON as they are: {problem}. Annotate the parameter with its "
+        "type, give its model no fields that are masked, excluded or renamed, or send the key of stored data"
+    )
 
 
 def _hints(function: Callable[..., object], name: str, names: Mapping[str, object]) -> dict[str, Any]:

@@ -58,6 +58,10 @@ async def count_async(session: AsyncSession, key: str) -> None:
     session.add(Tally(key=key, count=1))
 
 
+def anything(what) -> None:  # type: ignore[no-untyped-def]  # no annotation
+    CALLS.append(what)
+
+
 def permanent() -> None:
     raise PermanentTaskFailure("the account is gone")
 
