@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from anyio import to_thread
 from sqlalchemy import Engine
 
 from hookware import Queue, State, Task, TaskRetryOptions, taskqueue
@@ -42,6 +43,14 @@ class TestAdding:
         site.wait(1)
         assert await site.claim() == []
         assert await site.store.next_due() is None
+
+
+@pytest.mark.parametrize("method", ["PULL", "pull"])
+async def test_the_payload_of_a_pull_task_may_look_like_a_path(site: Site, method: str) -> None:
+    await taskqueue.add_async("/data/a.png", method=method, queue_name="pull")
+    await to_thread.run_sync(lambda: taskqueue.add("/data/b.png", method=method, queue_name="pull"))
+    site.wait(1)
+    assert payloads(await site.lease()) == ["/data/a.png", "/data/b.png"]
 
 
 @EVERY_SITE
