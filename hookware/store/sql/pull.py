@@ -82,7 +82,7 @@ class Lease:
         worn_out: list[int] = []
         for task in self._readable(connection, moment):
             # Asked as at the first lease: an age limit alone never ends a pull task.
-            if may_retry(task.retry or settings.retry, task.lease_count + 1, 0):
+            if may_retry(settings.retry, task.lease_count + 1, 0):
                 leasable.append(task)
             else:
                 worn_out.append(task.id)

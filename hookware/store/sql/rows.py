@@ -29,7 +29,6 @@ class PulledTask(NamedTuple):
     tag: str | None
     eta_us: int
     lease_count: int
-    retry: RetryOptions | None
 
 
 def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
@@ -140,7 +139,6 @@ def to_pulled(row: RowMapping | Mapping[str, object]) -> PulledTask:
             tag=_optional_str(row["tag"]),
             eta_us=_int(row["eta_us"]),
             lease_count=_int(row["attempt_count"]),
-            retry=_retry(row["retry_options"]),
         )
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"the stored task cannot be decoded: {error}") from error
