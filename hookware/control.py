@@ -253,7 +253,7 @@ class Control(Named):
         )  # fmt: skip
 
     def _update(self, changes: QueueChanges) -> Operation[None]:
-        overrides = overrides_of(changes)
+        overrides = overrides_of(self._name, changes)
         statement = partial(queue_ops.change_settings, queue_name=self._name, changes=overrides)
         return Operation(statement=statement, queue_name=self._name, wakes=True)
 

@@ -213,10 +213,10 @@ class Dispatcher:
             attempts.start_soon(self._attempt, attempt)
 
     def cancelled(self, task_id: int) -> None:
-        """Cut the attempt of a task short that has been called off, if it runs here; from any thread."""
+        """Cut the attempt of a task short that was called off or deleted, if it runs here; from any thread."""
         for attempt in list(self._attempts.values()):
             if attempt.task.id == task_id:
-                _logger.info("task %s was cancelled: its attempt is cut short", attempt.task.label)
+                _logger.info("task %s was cancelled or deleted: its attempt is cut short", attempt.task.label)
                 self._heartbeat.drop(attempt.task.lease)
                 attempt.lost = True  # whatever it is about to commit would be refused
                 self._lost.notify()

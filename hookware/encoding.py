@@ -6,7 +6,7 @@ The row says by a header that no task can set which codec made it: nothing is gu
 from dataclasses import replace
 
 from hookware.core.codec import CODEC_HEADER, Codec, TaskIdentity
-from hookware.core.task import LeasedTask, NewTask
+from hookware.core.task import Headers, LeasedTask, NewTask
 from hookware.errors import ConfigurationError, Error
 
 
@@ -31,21 +31,28 @@ def decoded(codec: Codec | None, task: LeasedTask) -> LeasedTask:
         PermanentTaskFailure: the codec says that nobody can decode the body.
         Error: it cannot be decoded here and now.
     """
-    name = next((value for header, value in task.headers if header == CODEC_HEADER), None)
-    if name is None:
+    if all(header != CODEC_HEADER for header, _ in task.headers):
         return task
+    body = plain_body(codec, task.headers, task.body, _identity(task))
+    return replace(task, headers=tuple(header for header in task.headers if header[0] != CODEC_HEADER), body=body)
+
+
+def plain_body(codec: Codec | None, headers: Headers, body: bytes, task: TaskIdentity) -> bytes:
+    """Give the body of a stored task as it was added. Raises as `decoded` does."""
+    name = next((value for header, value in headers if header == CODEC_HEADER), None)
+    if name is None:
+        return body
     if codec is None or codec.name != name:
         raise ConfigurationError(
             f"the payload was encoded by the codec {name!r}, and this process has "
             f"{'none' if codec is None else repr(codec.name)}: give it to Hookware(codec=...)"
         )
-    headers = tuple(header for header in task.headers if header[0] != CODEC_HEADER)
-    return replace(task, headers=headers, body=_body(codec, task))
+    return _checked(codec, body, task)
 
 
-def _body(codec: Codec, task: LeasedTask) -> bytes:
+def _checked(codec: Codec, stored: bytes, task: TaskIdentity) -> bytes:
     try:
-        body = codec.decode(task.body, _identity(task))
+        body = codec.decode(stored, task)
     except Error:
         raise
     except Exception as error:  # noqa: BLE001 - a codec may raise anything, and its text may hold the payload

@@ -78,7 +78,7 @@ class AesGcm:
         if cipher is None:
             raise ConfigurationError(
                 f"the payload is encrypted with the key {key_id!r}, which is not among those of AesGcm "
-                f"({', '.join(self._keys)}): add it, and the task runs at its next attempt"
+                f"({', '.join(self._keys)}): add it, and the next attempt or lease can read it"
             )
         try:
             return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _bound(head, task))

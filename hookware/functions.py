@@ -164,7 +164,7 @@ class Functions:
                 f"{name!r:.300} is no function of a package in deferred_packages=: is it gone, or hidden by another "
                 "object of its name?"
             )
-        handler: TaskHandler[..., Any] = TaskHandler(found, DEFERRED_URL, public=False)
+        handler: TaskHandler[..., Any] = TaskHandler(found, DEFERRED_URL, public=False, kind="deferred function")
         handler.check_session(is_async=self._is_async)
         self._imported[name] = handler
         return handler

@@ -39,7 +39,7 @@ from hookware.core.url import canonical_url, split_url
 from hookware.delivery import delivery_in
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
 from hookware.keys import OnConflict
-from hookware.signature import Injected, TaskSignature
+from hookware.signature import Injected, Kind, TaskSignature
 from hookware.taskqueue import Task, TaskRetryOptions
 from hookware.unit_of_work import current_unit
 
@@ -93,18 +93,24 @@ class TaskHandler(Generic[P, R]):
     """
 
     def __init__(
-        self, function: Callable[..., R], url: str, *, public: bool, names: Mapping[str, object] | None = None
+        self,
+        function: Callable[..., R],
+        url: str,
+        *,
+        public: bool,
+        names: Mapping[str, object] | None = None,
+        kind: Kind = "task handler",
     ) -> None:
         self.function = function
         self.url = url
         self.public = public
-        self.signature = TaskSignature(function, names or {})
+        self.signature = TaskSignature(function, names or {}, kind)
         self._is_async = inspect.iscoroutinefunction(function)
         self._options: dict[str, Any] = {}
         is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         if self.signature.asks_for(Injected.ASYNC_SESSION) and not is_async:
             raise ConfigurationError(
-                f"task handler {self.signature.name} is a plain def and cannot await an AsyncSession: "
+                f"{self.signature.label} is a plain def and cannot await an AsyncSession: "
                 "make it async def, or take a Session"
             )
 
@@ -136,7 +142,8 @@ class TaskHandler(Generic[P, R]):
         `key` has to be in any case.
 
         Raises:
-            InvalidTaskError: the arguments do not fit the handler.
+            InvalidTaskError: the arguments do not fit the handler, or would not come back from JSON as they are, such
+                as a `SecretStr` or a model's field that is excluded.
         """
         task, join = self._task(args, kwargs)
         return task.add(**join)
@@ -167,7 +174,7 @@ class TaskHandler(Generic[P, R]):
         if self.signature.asks_for(wrong):
             kind = "an AsyncEngine" if is_async else "a synchronous engine"
             raise ConfigurationError(
-                f"task handler {self.signature.name} takes {wrong.with_article}, but Hookware was given {kind}: "
+                f"{self.signature.label} takes {wrong.with_article}, but Hookware was given {kind}: "
                 f"take {right.with_article}, or give Hookware the other engine"
             )
 
@@ -197,7 +204,8 @@ class TaskHandler(Generic[P, R]):
     async def run(self, arguments: Mapping[str, object], request: Request) -> object:
         """Call the function with the task's arguments and what is injected; give what it returns."""
         injected = {name: _inject(what, request) for name, what in self.signature.injected.items()}
-        function = partial(self.function, **arguments, **injected)
+        args, kwargs = self.signature.bound({**arguments, **injected})
+        function = partial(self.function, *args, **kwargs)
         return await call(function, is_async=self._is_async, wants_session=self.signature.asks_for(Injected.SESSION))
 
 
@@ -311,7 +319,9 @@ class TaskRouter:
         problem = why_unnamed(function)
         if problem is not None:
             raise ConfigurationError(f"{label_of(function)} cannot be deferred by its name: {problem}")
-        self._functions[dotted_name(function)] = TaskHandler(function, DEFERRED_URL, public=False)
+        self._functions[dotted_name(function)] = TaskHandler(
+            function, DEFERRED_URL, public=False, kind="deferred function"
+        )
         return function
 
     def find(self, path: str) -> TaskHandler[..., Any] | None:

@@ -1,20 +1,30 @@
 """Pull queues: their tasks are not delivered, but leased by whoever works on them, in any process."""
 
+import logging
 from functools import partial
 from typing import Final
 
 from hookware.control import Named, place_of
 from hookware.core.task import PULL
-from hookware.errors import InvalidDeadlineError, InvalidLeaseTimeError, InvalidMaxTasksError, InvalidTagError
+from hookware.errors import (
+    ConfigurationError,
+    Error,
+    InvalidDeadlineError,
+    InvalidLeaseTimeError,
+    InvalidMaxTasksError,
+    InvalidTagError,
+    describe,
+)
 from hookware.operations import perform, perform_async
 from hookware.store.sql import pull
 from hookware.store.sql.operation import Operation
-from hookware.store.sql.rows import PulledTask
 from hookware.task import Task
 
 MAX_LEASE_SECONDS: Final = 604_800
 MAX_TASKS_PER_LEASE: Final = 1000
 _MAX_TAG_BYTES: Final = 500
+
+_logger = logging.getLogger("hookware")
 
 
 class Pulling(Named):
@@ -42,6 +52,9 @@ class Pulling(Named):
             InvalidDeadlineError: `deadline` is not more than 0.
             InvalidQueueModeError: the queue is not a pull queue.
             UnknownQueueError: the queue would have to be configured.
+            ConfigurationError: there are only tasks that a codec has encoded whose name or key this process lacks.
+                They are not leased; where there are others, too, it is logged.
+            Error: the same, where the codec fails in another way.
         """
         check_deadline(deadline)
         return _leased(self._name, perform(self._lease(lease_seconds, max_tasks)))
@@ -102,7 +115,7 @@ class Pulling(Named):
         until_us = await perform_async(self._modify(task, lease_seconds))
         task._moved(until_us)
 
-    def _lease(self, lease_seconds: float, max_tasks: int, by_tag: str | None = None) -> Operation[list[PulledTask]]:
+    def _lease(self, lease_seconds: float, max_tasks: int, by_tag: str | None = None) -> Operation[pull.Leased]:
         lease_us = _lease_us(lease_seconds)
         _check_max_tasks(max_tasks)
         if by_tag is not None:
@@ -151,10 +164,24 @@ def _check_tag(tag: object) -> None:
         raise InvalidTagError(f"the tag has {size} bytes of {_MAX_TAG_BYTES}: shorten it")
 
 
-def _leased(queue_name: str, tasks: list[PulledTask]) -> list[Task]:
+def _leased(queue_name: str, leased: pull.Leased) -> list[Task]:
+    if leased.unreadable:
+        _complain(queue_name, leased)
     return [
         Task(task.body, name=task.name or str(task.id), method=PULL, tag=task.tag, _size_check=False)._leased(
             task.id, queue_name, task.eta_us, task.lease_count
         )
-        for task in tasks
+        for task in leased.tasks
     ]
+
+
+def _complain(queue_name: str, leased: pull.Leased) -> None:
+    """Log which tasks cannot be decoded here; raise it where there are no others."""
+    task_id, error = next(iter(leased.unreadable.items()))
+    text = (
+        f"{len(leased.unreadable)} due tasks of the queue {queue_name!r} cannot be decoded here, and were left as they "
+        f"are; task {task_id}: {describe(error)}"
+    )
+    if not leased.tasks:
+        raise (ConfigurationError if isinstance(error, ConfigurationError) else Error)(text)
+    _logger.error("%s", text)

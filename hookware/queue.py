@@ -8,7 +8,7 @@ from typing import Self, overload
 
 from hookware.arguments import checked_queue_name
 from hookware.control import Control
-from hookware.core.queue import DEFAULT_BUCKET_SIZE, DEFAULT_QUEUE, QueueSettings
+from hookware.core.queue import CRON_QUEUE, DEFAULT_BUCKET_SIZE, DEFAULT_QUEUE, QueueSettings
 from hookware.core.retry import RetryOptions
 from hookware.operations import perform, perform_async
 from hookware.pull import Pulling, check_deadline
@@ -23,7 +23,7 @@ class Queue(Control, Pulling):
     """A queue of this app, by its name; its settings count where it is given to `Hookware(queues=[...])`.
 
     Args:
-        name: the queue.
+        name: the queue; "__cron" is that of cron entries, to look after: it takes no tasks and no configuration.
         rate: how many attempts may begin in a second, a minute, an hour or a day, as "5/s", "30/m", "10/h", "2000/d";
             or a number per second. It holds for all processes together. None: no limit; "0": none at all.
         bucket_size: how many may begin at once after a quiet time, where there is a rate.
@@ -56,7 +56,7 @@ class Queue(Control, Pulling):
         retention_seconds: float = 0,
         dead_retention_seconds: float | None = None,
     ) -> None:
-        self._name = checked_queue_name(name)
+        self._name = name if name == CRON_QUEUE else checked_queue_name(name)
         self._settings = QueueSettings(
             name=name,
             retry=RetryOptions() if retry_parameters is None else retry_parameters,

@@ -49,6 +49,13 @@ def check_settings(settings: QueueSettings) -> None:
     Raises:
         InvalidQueueError: one of them is out of range.
     """
+    try:
+        _check(settings)
+    except InvalidQueueError as error:
+        raise InvalidQueueError(f"the queue {settings.name!r:.200} is refused: {error}") from None
+
+
+def _check(settings: QueueSettings) -> None:
     parsed_rate(settings.rate)
     _check_count("bucket_size", settings.bucket_size, least=1)
     _check_count("limit_per_key", settings.limit_per_key, least=1)
@@ -63,8 +70,8 @@ def check_settings(settings: QueueSettings) -> None:
         _check_seconds("dead_retention_seconds", settings.dead_retention_seconds)
 
 
-def overrides_of(changes: QueueChanges) -> dict[str, object]:
-    """Give what is stored of changes: fields of `QueueSettings`, checked.
+def overrides_of(queue_name: str, changes: QueueChanges) -> dict[str, object]:
+    """Give what is stored of changes to a queue: fields of `QueueSettings`, checked.
 
     Raises:
         InvalidQueueError: one of them is out of range.
@@ -81,7 +88,7 @@ def overrides_of(changes: QueueChanges) -> dict[str, object]:
         fields["rate"] = parsed_rate(changes["rate"])
     if "retry_parameters" in fields:
         fields["retry"] = fields.pop("retry_parameters") or RetryOptions()
-    check_settings(replace(QueueSettings(), **fields))  # type: ignore[arg-type]  # checked there
+    check_settings(replace(QueueSettings(name=queue_name), **fields))  # type: ignore[arg-type]  # checked there
     return fields
 
 

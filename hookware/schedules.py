@@ -10,6 +10,9 @@ from hookware.core.schedule import Schedule, parse_schedule
 from hookware.errors import InvalidScheduleError
 
 _ENGLISH = re.compile(r"\s*([A-Za-z]|[0-9]+(st|nd|rd|th)|[0-9][0-9,\s]*of)")
+_OF_THIS_HOST = {"localtime"}
+"""Zones that are another one on another host."""
+
 _CRONTAB = re.compile(r"\s*[0-9*]")
 
 
@@ -19,7 +22,7 @@ def schedule(text: str, timezone: str = "UTC") -> Schedule:
     Args:
         text: `every 5 minutes`, `1st,third mon of month 09:00`, or five fields such as `*/5 * * * *`, for which
             the extra `cron` must be installed.
-        timezone: whose clocks the times of day are for, as `Europe/Berlin`.
+        timezone: whose clocks the times of day are for, as `Europe/Berlin`; upper and lower case are the same.
 
     Raises:
         InvalidScheduleError: the text is neither, or the time zone is not known.
@@ -45,17 +48,18 @@ def schedule(text: str, timezone: str = "UTC") -> Schedule:
 
 @lru_cache(maxsize=256)
 def _zone(name: str) -> tzinfo:
-    """Give a time zone by its name; UTC is there even where no time zones are."""
-    if name == "UTC":
+    """Give a time zone by its name, in any case, as App Engine does; UTC is there even where no time zones are."""
+    folded = str(name).casefold()  # what is no text is no time zone either
+    if folded == "utc":
         return UTC
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError, TypeError) as error:
-        if not available_timezones():
-            raise InvalidScheduleError(
-                f"the time zone {name!r} is not known, because this system has no time zones: pip install tzdata"
-            ) from error
+    names = {each.casefold(): each for each in available_timezones() - _OF_THIS_HOST}
+    if folded in names:
+        return ZoneInfo(names[folded])
+    if not names:
         raise InvalidScheduleError(
-            f"the time zone {name!r} is not known: use a name such as 'UTC', 'Europe/Berlin' or 'America/New_York'; "
-            "a newer list comes with pip install tzdata"
-        ) from error
+            f"the time zone {name!r} is not known, because this system has no time zones: pip install tzdata"
+        )
+    raise InvalidScheduleError(
+        f"the time zone {name!r} is not known: use a name such as 'UTC', 'Europe/Berlin' or 'America/New_York'; "
+        "a newer list comes with pip install tzdata"
+    )

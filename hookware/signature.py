@@ -1,10 +1,11 @@
 """What a handler's parameters ask for: values of the task, validated by pydantic, and things that are injected."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, Union, Unpack, get_args, get_origin, get_type_hints
 
 import pydantic
 from pydantic_core import PydanticSerializationError
@@ -14,10 +15,19 @@ from starlette.requests import Request
 from hookware.context import TaskContext
 from hookware.core.params import decode_params
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
+from hookware.round_trip import comes_back
 
 _LISTS: Final = (list, tuple, set, frozenset, Sequence)
 _AS_JSON: Final = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
 """What JSON has no word for comes back as it was."""
+
+
+Kind = Literal["task handler", "deferred function"]
+_NAMELESS: Final = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.VAR_POSITIONAL,
+    inspect.Parameter.VAR_KEYWORD,
+)
 
 
 class Injected(Enum):
@@ -40,22 +50,27 @@ class TaskSignature:
     Args:
         function: the handler.
         names: what its annotations may mean besides the globals of its module: the locals around it.
+        kind: what messages call it. A deferred function may have parameters that are filled by place only.
 
     Raises:
         ConfigurationError: a parameter cannot be filled from a task.
     """
 
-    def __init__(self, function: Callable[..., object], names: Mapping[str, object]) -> None:
+    def __init__(
+        self, function: Callable[..., object], names: Mapping[str, object], kind: Kind = "task handler"
+    ) -> None:
         self.name = getattr(function, "__qualname__", repr(function))
+        self.label = f"{kind} {self.name}"
         self._signature = inspect.signature(function)
         self._refuse_generator(function)
-        hints = _hints(function, self.name, names)
+        hints = _hints(function, self.label, names)
         self.injected: dict[str, Injected] = {}
         self._fields: dict[str, str] = {}
         self._listed: set[str] = set()
         fields: dict[str, Any] = {}
         for parameter in self._signature.parameters.values():
-            self._refuse_variadic(parameter)
+            if kind == "task handler":
+                self._refuse_nameless(parameter)
             annotation = hints.get(parameter.name, Any)
             injected = _injected(annotation)
             if injected is not None:
@@ -63,7 +78,7 @@ class TaskSignature:
                 continue
             # A name of our own, for a model refuses some names that a parameter may have; the alias is the real one.
             field = self._fields[parameter.name] = f"p{len(fields)}"
-            default = ... if parameter.default is parameter.empty else parameter.default
+            annotation, default = _field(parameter, annotation)
             fields[field] = (Annotated[annotation, pydantic.Field(alias=parameter.name)], default)
             if _is_list(annotation):
                 self._listed.add(parameter.name)
@@ -101,26 +116,63 @@ class TaskSignature:
         """Give the JSON body that carries these arguments.
 
         Raises:
-            InvalidTaskError: they do not fit the handler.
+            InvalidTaskError: they do not fit the handler, or would not come back from JSON as they are.
         """
-        names = list(self._fields)
-        if len(args) > len(names):
-            raise InvalidTaskError(f"{self.name} takes {len(names)} arguments from a task, got {len(args)}")
-        values: dict[str, object] = dict(zip(names, args, strict=False))
-        for name, value in kwargs.items():
-            if name in values or name not in names:
-                problem = "is given twice" if name in values else "is not a parameter"
-                raise InvalidTaskError(
-                    f"{name!r} {problem} of {self.name}, which takes {', '.join(names) or 'nothing'}"
-                )
-            values[name] = value
+        values = self._by_name(args, kwargs)
         try:
             model = self._model.model_validate(values)
-            return model.model_dump_json(by_alias=True, include={self._fields[name] for name in values}).encode()
         except pydantic.ValidationError as error:
             raise InvalidTaskError(f"the arguments do not fit {self.name}: {_summary(error)}") from None
+        return self._dumped(model, values)
+
+    def bound(self, values: Mapping[str, object]) -> tuple[tuple[object, ...], Mapping[str, object]]:
+        """Give the arguments of the call that fills every parameter: by name, unless some have none."""
+        if not any(parameter.kind in _NAMELESS for parameter in self._signature.parameters.values()):
+            return (), values
+        call = inspect.BoundArguments(self._signature, OrderedDict(values))
+        return call.args, call.kwargs
+
+    def _by_name(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
+        """Give the arguments of a call by the names of the parameters that take them."""
+        parameters = [self._signature.parameters[name] for name in self._fields]
+        rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+        others = next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
+        places = [name for name in self._fields if name != others]
+        if rest is not None:
+            places = places[: places.index(rest)]
+        elif len(args) > len(places):
+            raise InvalidTaskError(f"{self.name} takes {len(places)} arguments from a task, got {len(args)}")
+        values: dict[str, object] = dict(zip(places, args, strict=False))
+        if rest is not None and len(args) > len(places):
+            values[rest] = [*args[len(places) :]]
+        named = {each.name for each in parameters if each.kind not in _NAMELESS}
+        more: dict[str, object] = {}
+        for name, value in kwargs.items():
+            taken = name in values and name in named
+            if taken or name in self.injected or (name not in named and others is None):
+                problem = "is given twice" if taken else "is not a parameter"
+                takes = ", ".join(self._fields) or "nothing"
+                raise InvalidTaskError(f"{name!r} {problem} of {self.name}, which takes {takes}")
+            (values if name in named else more)[name] = value
+        return values | {others: more} if others is not None and more else values
+
+    def _dumped(self, model: pydantic.BaseModel, names: Collection[str]) -> bytes:
+        """Give arguments as JSON, and see that they can be read from it again."""
+        given = {self._fields[name] for name in names}
+        try:
+            body = model.model_dump_json(by_alias=True, include=given, round_trip=True, warnings=False).encode()
+            arrived = self._model.model_validate_json(body)
+        except pydantic.ValidationError as error:
+            raise InvalidTaskError(_not_back(self.name, f"from JSON they do not fit it: {_summary(error)}")) from None
         except PydanticSerializationError as error:
             raise InvalidTaskError(f"an argument of {self.name} cannot travel as JSON: {error}") from None
+        for name in names:
+            sent, came = getattr(model, self._fields[name]), getattr(arrived, self._fields[name])
+            if not comes_back(sent, came):
+                raise InvalidTaskError(
+                    _not_back(self.name, f"{name!r}, of type {type(sent).__qualname__}, would arrive as another value")
+                )
+        return body
 
     def _values(self, method: str, content_type: str, query_string: bytes, body: bytes) -> Mapping[str, object]:
         decoded = decode_params(method, content_type, query_string, body)
@@ -134,14 +186,12 @@ class TaskSignature:
 
     def _refuse_generator(self, function: Callable[..., object]) -> None:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigurationError(
-                f"task handler {self.name} is a generator, whose body would not run: return instead of yield"
-            )
+            raise ConfigurationError(f"{self.label} is a generator, whose body would not run: return instead of yield")
 
-    def _refuse_variadic(self, parameter: inspect.Parameter) -> None:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+    def _refuse_nameless(self, parameter: inspect.Parameter) -> None:
+        if parameter.kind in _NAMELESS:
             raise ConfigurationError(
-                f"parameter {parameter} of task handler {self.name} has no name that a task could carry: "
+                f"parameter {parameter} of {self.label} has no name that a task could carry: "
                 "use plain named parameters, or take a TaskContext and read its body"
             )
 
@@ -150,15 +200,32 @@ class TaskSignature:
             return pydantic.create_model(f"{self.name} params", __config__=_AS_JSON, **fields)
         except (pydantic.PydanticUserError, TypeError, NameError) as error:
             raise ConfigurationError(
-                f"task handler {self.name} has a parameter whose annotation cannot be validated: {error}"
+                f"{self.label} has a parameter whose annotation cannot be validated: {error}"
             ) from error
 
 
-def _hints(function: Callable[..., object], name: str, names: Mapping[str, object]) -> dict[str, Any]:
+def _not_back(name: str, problem: str) -> str:
+    return (
+        f"the arguments of {name} do not come back from JSON as they are: {problem}. Annotate the parameter with its "
+        "type, give its model no fields that are masked, excluded or renamed, or send the key of stored data"
+    )
+
+
+def _field(parameter: inspect.Parameter, annotation: Any) -> tuple[Any, object]:
+    """Give the type of what a parameter takes from a task, and its default; `...` where it must be given."""
+    if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return annotation, ... if parameter.default is parameter.empty else parameter.default
+    several = parameter.kind is parameter.VAR_POSITIONAL
+    if get_origin(annotation) is Unpack:
+        return get_args(annotation)[0], () if several else {}
+    return (list[annotation], []) if several else (dict[str, annotation], {})
+
+
+def _hints(function: Callable[..., object], label: str, names: Mapping[str, object]) -> dict[str, Any]:
     try:
         return get_type_hints(function, localns=dict(names), include_extras=True)
     except NameError as error:
-        raise ConfigurationError(f"an annotation of task handler {name} cannot be resolved: {error}") from error
+        raise ConfigurationError(f"an annotation of {label} cannot be resolved: {error}") from error
 
 
 def _is_list(annotation: object) -> bool:

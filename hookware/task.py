@@ -39,7 +39,8 @@ class Task:
         method: POST, GET, HEAD, PUT or DELETE; or PULL, for a pull queue.
         name: unique in its queue, also for nine days after the task is done. Unnamed tasks get their id as name.
         params: what the handler gets: a form in the body of a POST, the query of the others.
-        retry_options: how often and how long the task is tried again, in place of the queue's options.
+        retry_options: how often and how long the task is tried again, in place of the queue's options; of a pull task
+            they have no effect, as on App Engine.
         tag: for pull tasks only.
         target: accepted and ignored: a task always goes to this app.
         url: a path of this app; `/_ah/queue/<queue>` if left out.
@@ -271,7 +272,7 @@ class Task:
             body=body if isinstance(body, bytes) else body.encode(),
             eta_us=self._eta_us,
             countdown_us=self._countdown_us,
-            retry=self._retry_options,
+            retry=None if self._method == PULL else self._retry_options,
             deadline_us=self._deadline_us,
             keys=self._keys,
             tag=self._tag or None,

@@ -18,6 +18,7 @@ from hookware.arguments import (
     TaskRetryOptions,
 )
 from hookware.core.queue import DEFAULT_QUEUE
+from hookware.core.task import PULL
 from hookware.core.url import MAX_PATH_BYTES
 from hookware.errors import (
     AmbiguousSessionError,
@@ -142,5 +143,10 @@ async def add_async(
 
 def _refuse_path_as_payload(payload: object, task_arguments: TaskArguments) -> None:
     """Notice the likeliest slip: add("/worker") would go to the queue's own path, with "/worker" as its body."""
-    if isinstance(payload, str) and payload.startswith("/") and not task_arguments.get("url"):
-        raise InvalidTaskError(f"the payload {payload[:100]!r} looks like a path: write add(url={payload[:100]!r})")
+    if not isinstance(payload, str) or not payload.startswith("/") or task_arguments.get("url"):
+        return
+    if str(task_arguments.get("method")).upper() != PULL:
+        raise InvalidTaskError(
+            f"the payload {payload[:100]!r} looks like a path: write add(url={payload[:100]!r}); if it is one for the "
+            "queue's own handler, give that handler's path as url="
+        )

@@ -9,15 +9,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
+from hookware.arguments import checked_queue_name
 from hookware.core.cron import CronEntry, cron_entries
 from hookware.core.queue import QueueSettings
 from hookware.core.queue_yaml import QueueFile, queue_file
 from hookware.core.yaml_values import Path as KeyPath
 from hookware.core.yaml_values import SettingError
-from hookware.errors import ConfigurationError, InvalidScheduleError
+from hookware.errors import ConfigurationError, InvalidQueueError, InvalidScheduleError
+from hookware.queue_settings import check_settings
 from hookware.schedules import schedule
 
 _MOST_BYTES = 1_048_576
+_RUNNABLE = ("rate", "bucket_size", "max_concurrent_requests")
+"""What a queue.yaml may say that no queue can have which is to run."""
 
 Source = str | PathLike[str] | Mapping[str, object]
 T = TypeVar("T")
@@ -45,8 +49,7 @@ def listed_queues(source: Source | Iterable[T]) -> Iterable[T | QueueSettings]:
         ImportError: PyYAML is not installed, and `source` is a path.
     """
     if isinstance(source, str | PathLike | Mapping):
-        queues = {queue.name: queue for queue in load_queues(source).queues}
-        return [replace(queue, bucket_size=max(1, queue.bucket_size)) for queue in queues.values()]
+        return _translated(_document(source), _runnable_queues)
     return source
 
 
@@ -88,6 +91,21 @@ class _Document:
         where += [] if near is None else [f"line {self.lines[near]}"]
         keys = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
         return ": ".join(filter(None, [", ".join(where), keys]))
+
+
+def _runnable_queues(value: object) -> list[QueueSettings]:
+    queues: dict[str, QueueSettings] = {}
+    for index, given in enumerate(queue_file(value).queues):
+        queue = replace(given, bucket_size=max(1, given.bucket_size))
+        try:
+            key = "name"
+            checked_queue_name(queue.name)
+            for key in _RUNNABLE:
+                check_settings(replace(QueueSettings(name=queue.name), **{key: getattr(queue, key)}))
+        except InvalidQueueError as error:
+            raise SettingError(("queue", index, key), str(error)) from None
+        queues[queue.name] = queue
+    return list(queues.values())
 
 
 def _checked_entries(value: object) -> tuple[CronEntry, ...]:

@@ -2,13 +2,14 @@
 
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
+import anyio.to_thread
 import pytest
 from sqlmodel import Session
 
-from hookware import Hookware, State, TaskContext, TaskRouter, request_session
+from hookware import Hookware, Queue, State, TaskContext, TaskRouter, request_session
 from tests.databases import EVERY_DATABASE_ON_A_LOOP
 from tests.stage import Stage, Tally
 
@@ -100,7 +101,7 @@ async def test_in_its_own_process_it_is_cancelled_at_once(stage: Stage, caplog: 
         await waiting.worker.options(name="report").add_async()
         await wait_for(waiting.started)
         await cancel_and_revive(stage, hookware, waiting)
-    assert "task report was cancelled: its attempt is cut short" in caplog.text
+    assert "task report was cancelled or deleted: its attempt is cut short" in caplog.text
     assert "lost the lease" not in caplog.text
 
 
@@ -129,3 +130,46 @@ async def test_a_handler_that_cannot_be_cancelled_goes_on_for_nothing(
         assert (info.state, info.dead_reason) == (State.DEAD, "cancelled")
     assert stage.tally() == {}
     assert "task report was cancelled; what this one wrote is rolled back" in caplog.text
+
+
+async def delete(queue: Queue) -> None:
+    assert (await queue.delete_tasks_by_name_async("report")).was_deleted
+
+
+async def delete_blocking(queue: Queue) -> None:
+    deleted = await anyio.to_thread.run_sync(queue.delete_tasks_by_name, "report")
+    assert deleted.was_deleted
+
+
+async def purge(queue: Queue) -> None:
+    await queue.purge_async()
+
+
+async def purge_blocking(queue: Queue) -> None:
+    await anyio.to_thread.run_sync(queue.purge)
+
+
+@EVERY_DATABASE_ON_A_LOOP
+@pytest.mark.parametrize("remove", [delete, delete_blocking, purge, purge_blocking])
+async def test_deleting_and_purging_cut_it_short_at_once_too(
+    stage: Stage, remove: Callable[[Queue], Awaitable[None]]
+) -> None:
+    waiting, other = Waiting(stage), anyio.Event()
+
+    @stage.task_handler("/other")
+    async def spared() -> None:
+        other.set()
+        await go_on.wait()
+
+    go_on = anyio.Event()
+    async with stage.running(lease_seconds=3600):  # so long that no heartbeat can tell
+        await waiting.worker.options(name="report").add_async()
+        await spared.options(queue_name="mail").add_async()
+        await wait_for(waiting.started)
+        await wait_for(other)
+        await remove(Queue())
+        await wait_for(waiting.cancelled)
+        go_on.set()
+        (settled,) = await stage.settled()
+    assert (settled.task.url, settled.accepted, waiting.started_count) == ("/other", True, 1)
+    assert (stage.tally(), stage.task_count()) == ({}, 0)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hookware import Hookware, QueueSettings, TaskRetryOptions
+from hookware import Hookware, Queue, QueueSettings, TaskRetryOptions
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.retry import RetryOptions
-from hookware.errors import ConfigurationError, InvalidQueueNameError
+from hookware.errors import ConfigurationError, InvalidQueueError
 
 FILE = "sqlite:///unused.db"
 MAPPING: dict[str, object] = {
@@ -70,6 +70,44 @@ def test_what_is_no_queue_yaml(source: Any, says: str, tmp_path: Path, monkeypat
         Hookware(engine=FILE, queues=source)
 
 
-def test_a_name_that_no_task_could_be_added_to() -> None:
-    with pytest.raises(InvalidQueueNameError):
-        Hookware(engine=FILE, queues={"queue": [{"name": "a" * 101}]})
+REFUSED = [
+    ("name", "''", "the queue name '' is refused"),
+    ("name", "a" * 101, "1 to 100 of the characters"),
+    ("name", "a" * 300, "1 to 100 of the characters"),
+    ("rate", "2000000/s", "the queue 'slow' is refused: rate must be"),
+    ("bucket_size", "2000000", "the queue 'slow' is refused: bucket_size must be a whole number from 1 to 1000000"),
+    ("max_concurrent_requests", "-1", "'slow' is refused: max_concurrent_requests must be a whole number from 0"),
+    ("max_concurrent_requests", "1000001", "'slow' is refused: max_concurrent_requests must be a whole number from 0"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "says"), REFUSED)
+def test_what_no_queue_can_have_is_refused_with_its_file_line_key_and_queue(
+    tmp_path: Path, key: str, value: str, says: str
+) -> None:
+    path = tmp_path / "queue.yaml"
+    keys = {"name": "slow", "mode": "push", key: value}
+    path.write_text("queue:\n- name: mail\n- " + "\n  ".join(f"{name}: {text}" for name, text in keys.items()))
+    with pytest.raises(ConfigurationError) as refused:
+        Hookware(engine=FILE, queues=path)
+    line = 3 + list(keys).index(key)
+    assert str(refused.value).startswith(f"{path}, line {line}: queue[1].{key}: ")
+    assert says in str(refused.value)
+
+
+def test_a_mapping_is_refused_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^queue\[0\]\.bucket_size: the queue 'mail' is refused: bucket_size"):
+        Hookware(engine=FILE, queues={"queue": [{"name": "mail", "bucket_size": 1_000_001}]})
+
+
+def test_an_earlier_queue_of_a_name_is_checked_too() -> None:
+    given = {"queue": [{"name": "mail", "max_concurrent_requests": -1}, {"name": "mail"}]}
+    with pytest.raises(ConfigurationError, match=r"^queue\[0\]"):
+        Hookware(engine=FILE, queues=given)
+
+
+def test_settings_made_in_python_are_refused_by_the_name_of_their_queue() -> None:
+    with pytest.raises(InvalidQueueError, match="the queue 'mail' is refused: max_concurrent_requests must be"):
+        Hookware(engine=FILE, queues=[QueueSettings(name="mail", max_concurrent_requests=-1)])
+    with pytest.raises(InvalidQueueError, match="the queue 'mail' is refused: bucket_size must be"):
+        Queue("mail", bucket_size=0)

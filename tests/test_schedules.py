@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from zoneinfo import available_timezones
 
 import pytest
 
@@ -60,8 +61,19 @@ def test_the_time_zone_is_utc_unless_another_is_given() -> None:
     assert schedule("0 9 * * *", "Asia/Tokyo").next_after(1) == 24 * 3_600_000_000
 
 
+OF_A_HOST = ["localtime", "LocalTime", "posixrules", "posix/Europe/Berlin", "right/Europe/Berlin"]
+"""Names of files beside the time zones; what the first says depends on the host."""
+
+
+@pytest.mark.parametrize("name", ["utc", "Utc", "europe/berlin", "EUROPE/BERLIN", "america/port-au-prince", "gmt"])
+def test_the_case_of_a_time_zone_does_not_matter(name: str) -> None:
+    [known] = [each for each in available_timezones() if each.casefold() == name.casefold()]
+    for text in ("every day 09:00", "0 9 * * *"):
+        assert schedule(text, name) == schedule(text, known)
+
+
 @pytest.mark.parametrize(
-    "name", ["", "Mars/Base", "America", "../UTC", "/etc/passwd", "Europe/Berlin\n", "a" * 5000, "\0"]
+    "name", ["", "Mars/Base", "America", "../UTC", "/etc/passwd", "Europe/Berlin\n", "a" * 5000, "\0", *OF_A_HOST]
 )
 def test_an_unknown_time_zone_is_refused(name: str) -> None:
     with pytest.raises(InvalidScheduleError, match=r"the time zone .* is not known: use a name such as .*tzdata"):

@@ -5,11 +5,12 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from shutil import rmtree
-from typing import Any
+from typing import Any, Unpack
 
 from pydantic import BaseModel
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from hookware import PermanentTaskFailure, SingularTaskFailure, TaskContext, deferred
 from tests.stage import Tally
@@ -58,6 +59,10 @@ async def count_async(session: AsyncSession, key: str) -> None:
     session.add(Tally(key=key, count=1))
 
 
+def anything(what) -> None:  # type: ignore[no-untyped-def]  # no annotation
+    CALLS.append(what)
+
+
 def permanent() -> None:
     raise PermanentTaskFailure("the account is gone")
 
@@ -73,8 +78,40 @@ def broken() -> None:
     raise RuntimeError("broken")
 
 
-def no_name(*what: str) -> None:
-    """Takes what no task can name."""
+def no_type(what: threading.Thread) -> None:
+    """Takes what no task can carry."""
+
+
+def rest(first: str, *more: int, last: str = "z") -> None:
+    CALLS.append((first, more, last))
+
+
+def others(first: str = "a", **more: float) -> None:
+    CALLS.append((first, more))
+
+
+def by_place(first: int, second: int = 2, /, third: int = 3) -> None:
+    CALLS.append((first, second, third))
+
+
+def all_kinds(first: int, /, second: int, *more: int, third: int = 3, **others: int) -> None:
+    CALLS.append((first, second, more, third, others))
+
+
+def hidden(session: Session, first: int, /, task: TaskContext, *more: int, **others: int) -> None:
+    CALLS.append((isinstance(session, Session), first, task.attempt, more, others))
+
+
+def as_before(*args, **kwargs) -> None:  # type: ignore[no-untyped-def]  # as code from App Engine has it
+    CALLS.append((args, kwargs))
+
+
+class Options(TypedDict, total=False):
+    at: datetime
+
+
+def with_options(**options: Unpack[Options]) -> None:
+    CALLS.append(options)
 
 
 def shout(function: Callable[[str], None]) -> Callable[[str], None]:

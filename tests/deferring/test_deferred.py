@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -99,6 +100,68 @@ async def test_the_call_is_stored_as_json(stage: Stage) -> None:
         await deferred.defer_async(functions.note, "x", _eta=datetime.now(UTC))
     [body] = stage.rows("SELECT body FROM hookware_task")
     assert json.loads(body) == {"function": "tests.deferring.functions:note", "arguments": {"what": "x"}}
+
+
+CALLS_OF_EVERY_KIND: list[tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]] = [
+    (functions.rest, ("x",), {}),
+    (functions.rest, ("x", 1, 2), {"last": "y"}),
+    (functions.rest, (), {"first": "x"}),
+    (functions.others, ("x",), {"a": 1.5, "b": 2.0}),
+    (functions.others, (), {"a": 1.5}),
+    (functions.others, (), {}),
+    (functions.others, ("x",), {"more": 1.5}),
+    (functions.by_place, (1,), {}),
+    (functions.by_place, (1, 5), {"third": 6}),
+    (functions.by_place, (1, 5, 6), {}),
+    (functions.all_kinds, (1, 2), {}),
+    (functions.all_kinds, (1, 2, 3, 4), {"third": 5, "fourth": 6}),
+    (functions.all_kinds, (1,), {"second": 2, "first": 7, "more": 8, "others": 9}),
+    (functions.as_before, (), {}),
+    (functions.as_before, ("x", 1, None, [1.5]), {"key": {"deep": True}, "args": 1, "kwargs": 2}),
+    (functions.with_options, (), {"at": NOON}),
+]
+
+
+@pytest.mark.parametrize(("function", "args", "kwargs"), CALLS_OF_EVERY_KIND)
+async def test_a_function_is_called_as_it_was_deferred_whatever_its_parameters(
+    stage: Stage, calls: list[Any], function: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    function(*args, **kwargs)
+    [expected] = calls
+    calls.clear()
+    async with stage.running(deferred_packages=PACKAGE):
+        await deferred.defer_async(function, *args, **kwargs)
+        await stage.settled()
+    assert calls == [expected]
+
+
+async def test_what_is_injected_finds_its_place_among_them(stage: Stage, calls: list[Any]) -> None:
+    async with stage.running(deferred_packages=PACKAGE):
+        await deferred.defer_async(functions.hidden, 7, 1, 2, x=3)
+        await stage.settled()
+    assert calls == [(True, 7, 1, (1, 2), {"x": 3})]
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "says"),
+    [
+        (functions.rest, ("x", "many"), {}, r"more\.0: "),
+        (functions.rest, ("x",), {"first": "y"}, "'first' is given twice"),
+        (functions.rest, ("x",), {"more": 1}, "'more' is not a parameter"),
+        (functions.others, (), {"a": "many"}, r"more\.a: "),
+        (functions.others, ("x", "y"), {}, "takes 1 arguments"),
+        (functions.by_place, (), {"first": 1}, "'first' is not a parameter"),
+        (functions.by_place, (), {}, "first: Field required"),
+        (functions.hidden, (1,), {"session": 2}, "'session' is not a parameter"),
+        (functions.as_before, (NOON,), {}, "'args', of type list, would arrive as another value"),
+    ],
+)
+async def test_a_call_that_does_not_fit_is_refused_whatever_its_parameters(
+    stage: Stage, function: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any], says: str
+) -> None:
+    async with stage.running(deferred_packages=PACKAGE):
+        with pytest.raises(InvalidTaskError, match=says):
+            await deferred.defer_async(function, *args, **kwargs)
 
 
 # Transactions.
@@ -259,6 +322,6 @@ async def test_arguments_that_do_not_fit_are_refused_when_deferred(stage: Stage)
             deferred.defer(functions.note, ["not text"])
         with pytest.raises(InvalidTaskError, match="'other' is not a parameter of note"):
             deferred.defer(functions.note, "x", other=1)
-        with pytest.raises(ConfigurationError, match="no_name"):
-            deferred.defer(functions.no_name, "x")
+        with pytest.raises(ConfigurationError, match="deferred function no_type has a parameter"):
+            deferred.defer(functions.no_type, "x")
     assert stage.task_count() == 0

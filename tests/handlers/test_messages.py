@@ -17,6 +17,7 @@ from hookware.core.lifecycle import Complete, Die
 from hookware.errors import ConfigurationError, InvalidTaskError
 from hookware.events import AttemptSettled
 from tests.serving import Recorder, serving
+from tests.stage import Stage
 
 ONCE = TaskRetryOptions(task_retry_limit=0)
 
@@ -135,6 +136,19 @@ async def test_only_the_first_failure_shows_where_and_a_permanent_one_never_does
 def test_a_path_given_as_the_payload_is_noticed() -> None:
     with pytest.raises(InvalidTaskError, match=r"'/worker' looks like a path: write add\(url='/worker'\)"):
         taskqueue.add("/worker", params={"key": "a"})
+
+
+async def test_with_the_path_of_its_queue_such_a_payload_is_sent(stage: Stage) -> None:
+    given: list[bytes] = []
+
+    @stage.task_handler("/_ah/queue/files")
+    async def on_file(request: Request) -> None:
+        given.append(await request.body())
+
+    async with stage.running():
+        await taskqueue.add_async("/data/a.png", queue_name="files", url="/_ah/queue/files")
+        await stage.settled()
+    assert given == [b"/data/a.png"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hookware.taskqueue import (
     DuplicateTaskNameError,
     InvalidEtaError,
     InvalidQueueError,
+    InvalidQueueNameError,
     InvalidTaskError,
     InvalidTaskNameError,
     TombstonedTaskError,
@@ -377,3 +378,28 @@ class TestKnownQueues:
 def test_the_option_has_two_values(database: Database, option: Any) -> None:
     with pytest.raises(Exception, match='unknown_queues must be "allow", "refuse" or None'):
         Hookware(engine=database.url, unknown_queues=option)
+
+
+CRON = Queue("__cron")
+
+
+@EVERY_SITE
+async def test_the_queue_of_cron_entries_can_be_looked_after(site: Site) -> None:
+    await site.store.add([new_task("__cron"), new_task("__cron"), new_task("push")])
+    numbers = await site.call(CRON.fetch_statistics)
+    assert (numbers.tasks, numbers.in_flight) == (2, 0)
+    await site.call(CRON.pause)
+    assert await site.is_paused(CRON)
+    assert len(await site.claim()) == 1
+    await site.call(CRON.resume)
+    assert len(await site.claim(1)) == 1
+    assert (await site.call(CRON.fetch_statistics)).in_flight == 1
+    await site.call(CRON.purge)
+    assert [info.queue_name for info in await site.stored()] == ["push"]
+
+
+async def test_it_takes_no_tasks_and_no_configuration(site: Site) -> None:
+    with pytest.raises(InvalidQueueNameError, match="the queue name '__cron' is refused"):
+        await site.call(CRON.add, push())
+    with pytest.raises(InvalidQueueNameError, match="the queue name '__cron' is refused"):
+        Hookware(engine="sqlite:///unused.db", queues=[CRON])

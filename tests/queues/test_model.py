@@ -2,6 +2,7 @@
 
 The model knows App Engine's rules, and four of ours: a paused queue leases nothing; of tasks with one ETA the one that
 was added first comes first; an unnamed task leaves no tombstone; and a task run now is due now, not at time 0.
+One of App Engine's that may surprise: the retry options of a pull task count for nothing, only those of its queue.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,6 @@ class Stored:
     order: int
     eta_us: int
     tag: str | None = None
-    limit: int | None = None
     leases: int = 0
 
 
@@ -49,6 +49,7 @@ class Model:
     """One queue of App Engine's."""
 
     now_us: int
+    limit: int | None = None
     tasks: dict[str, Stored] = field(default_factory=dict)
     archive: set[str] = field(default_factory=set)
     paused: bool = False
@@ -59,8 +60,8 @@ class Model:
             return TaskAlreadyExistsError
         return TombstonedTaskError if name in self.archive else None
 
-    def put(self, name: str, named: bool, seconds: int, tag: str | None, limit: int | None) -> None:
-        self.tasks[name] = Stored(name, next(self.orders), self.now_us + seconds * SECOND_US, tag, limit)
+    def put(self, name: str, named: bool, seconds: int, tag: str | None) -> None:
+        self.tasks[name] = Stored(name, next(self.orders), self.now_us + seconds * SECOND_US, tag)
         if named:
             self.archive.add(name)
 
@@ -78,7 +79,7 @@ class Model:
             chosen = [task for task in due[:most] if not task.tag]
         leased = []
         for task in chosen:
-            if task.limit is not None and task.leases >= task.limit:
+            if self.limit is not None and task.leases >= self.limit:
                 del self.tasks[task.name]
                 continue
             task.leases += 1
@@ -126,7 +127,7 @@ class Pair:
                 self.queue.add(task)
             return
         self.queue.add(task)
-        self.model.put(str(task.name), name is not None, seconds, tag if self.is_pull else None, limit)
+        self.model.put(str(task.name), name is not None, seconds, tag if self.is_pull else None)
         self.seen.append(task)
 
     def lease(self, seconds: int, most: int, tag: str | None, by_tag: bool) -> None:
@@ -202,10 +203,13 @@ class Ground:
         self.hookware, self.env = hookware, env
         self._numbers = iter(range(MOST_SEQUENCES))
 
-    def pairs(self) -> tuple[Pair, Pair]:
+    def pairs(self, limit: int | None) -> tuple[Pair, Pair]:
+        """Give a pull queue with this retry limit, and a push queue."""
         number = next(self._numbers)
+        if limit is not None:
+            Queue(f"pull-{number}").update(retry_parameters=TaskRetryOptions(task_retry_limit=limit))
         return (
-            Pair(Queue(f"pull-{number}"), Model(self.env.time_us), is_pull=True),
+            Pair(Queue(f"pull-{number}"), Model(self.env.time_us, limit), is_pull=True),
             Pair(Queue(f"push-{number}"), Model(self.env.time_us), is_pull=False),
         )
 
@@ -231,9 +235,9 @@ def test_queues_do_what_the_model_does(database: Database) -> None:
     with ground_on(database) as ground:
 
         @settings(suppress_health_check=[HealthCheck.too_slow])
-        @given(st.lists(st.tuples(st.sampled_from((0, 0, 1)), STEPS), max_size=25))
-        def agree(steps: list[tuple[int, tuple[Any, ...]]]) -> None:
-            pairs = ground.pairs()
+        @given(st.sampled_from((None, 0, 1, 2)), st.lists(st.tuples(st.sampled_from((0, 0, 1)), STEPS), max_size=25))
+        def agree(limit: int | None, steps: list[tuple[int, tuple[Any, ...]]]) -> None:
+            pairs = ground.pairs(limit)
             for which, (step, *arguments) in steps:
                 if step == "wait":
                     ground.env.time_us += arguments[0]

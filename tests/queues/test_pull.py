@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from anyio import to_thread
 from sqlalchemy import Engine
 
 from hookware import Queue, State, Task, TaskRetryOptions, taskqueue
@@ -42,6 +43,14 @@ class TestAdding:
         site.wait(1)
         assert await site.claim() == []
         assert await site.store.next_due() is None
+
+
+@pytest.mark.parametrize("method", ["PULL", "pull"])
+async def test_the_payload_of_a_pull_task_may_look_like_a_path(site: Site, method: str) -> None:
+    await taskqueue.add_async("/data/a.png", method=method, queue_name="pull")
+    await to_thread.run_sync(lambda: taskqueue.add("/data/b.png", method=method, queue_name="pull"))
+    site.wait(1)
+    assert payloads(await site.lease()) == ["/data/a.png", "/data/b.png"]
 
 
 @EVERY_SITE
@@ -118,7 +127,7 @@ class TestLeasing:
     async def test_a_row_that_cannot_be_read_holds_up_nobody(self, site: Site) -> None:
         bad, good = await site.add("pull", pull("bad"), pull("good"))
         await site.outbox.runner.run(
-            lambda c: c.exec_driver_sql(f"UPDATE hookware_task SET retry_options = 'no' WHERE id = {bad.id}")
+            lambda c: c.exec_driver_sql(f"UPDATE hookware_task SET headers = 'no' WHERE id = {bad.id}")
         )
         site.wait(1)
         assert [task.id for task in await site.lease()] == [good.id]
@@ -232,34 +241,45 @@ class TestRetryLimit:
 
     @pytest.mark.parametrize(("limit", "leases"), [(0, 0), (1, 1), (3, 3)])
     async def test_it_counts_leases_and_then_the_task_is_gone(self, site: Site, limit: int, leases: int) -> None:
-        await site.add("pull", pull(name="n", retry_options=TaskRetryOptions(task_retry_limit=limit)))
-        assert await self.leases(site, "pull") == leases
+        await site.call(Queue("twice").update, retry_parameters=TaskRetryOptions(task_retry_limit=limit))
+        await site.add("twice", pull(name="n"))
+        assert await self.leases(site, "twice") == leases
         assert await site.stored() == []
         with pytest.raises(TombstonedTaskError):
-            await site.add("pull", pull(name="n"))
+            await site.add("twice", pull(name="n"))
 
     async def test_an_age_limit_alone_or_beside_it_ends_no_task(self, site: Site) -> None:
         for limit in (None, 1):
             options = TaskRetryOptions(task_age_limit=1, task_retry_limit=limit)
-            await site.add("pull", pull(retry_options=options))
-        assert await self.leases(site, "pull") == 99
+            await site.call(Queue("twice").update, retry_parameters=options)
+            await site.add("twice", pull())
+            assert await self.leases(site, "twice") == 99
 
-    async def test_the_queues_limit_holds_where_a_task_has_none_and_can_be_changed(self, site: Site) -> None:
+    @pytest.mark.parametrize("limit", [0, 1])
+    async def test_a_tasks_own_options_have_no_effect(self, site: Site, limit: int) -> None:
+        options = TaskRetryOptions(task_retry_limit=limit)
+        for queue_name, leases in (("pull", 99), ("twice", 2)):
+            [task] = await site.add(queue_name, pull(retry_options=options))
+            assert task.retry_options == options
+            assert await self.leases(site, queue_name) == leases
+
+    async def test_the_queues_limit_holds_and_can_be_changed(self, site: Site) -> None:
         await site.add("twice", pull())
         assert await self.leases(site, "twice") == 2
-        await site.add("twice", pull(retry_options=TaskRetryOptions(min_backoff_seconds=1)))
-        assert await self.leases(site, "twice") == 99, "a task's options replace its queue's as a whole"
-        await site.call(Queue("twice").purge)
         await site.call(Queue("twice").update, retry_parameters=TaskRetryOptions(task_retry_limit=3))
         await site.add("twice", pull())
         assert await self.leases(site, "twice") == 3
 
     async def test_what_is_worn_out_counts_among_those_that_were_wanted(self, site: Site) -> None:
-        none = TaskRetryOptions(task_retry_limit=0)
-        await site.add("pull", pull("a", retry_options=none), pull("b"))
+        await site.add("twice", pull("a"))
         site.wait(1)
-        assert payloads(await site.lease(60, 1)) == []
-        assert payloads(await site.lease(60, 1)) == ["b"]
+        for _ in range(2):
+            assert payloads(await site.lease(0, queue_name="twice")) == ["a"]
+            site.wait(1)
+        await site.add("twice", pull("b"))
+        site.wait(1)
+        assert payloads(await site.lease(60, 1, "twice")) == []
+        assert payloads(await site.lease(60, 1, "twice")) == ["b"]
 
 
 ARGUMENTS: list[tuple[Callable[..., object], tuple[object, ...], type[Exception]]] = [

@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from hookware.config import check_mode
+from hookware.core.codec import Codec
 from hookware.core.queue import QueueSettings
 from hookware.store.base import LATEST_US
 from hookware.store.sql.outbox import Outbox
@@ -14,12 +15,21 @@ from hookware.store.sql.outbox import Outbox
 R = TypeVar("R")
 
 
+def _unnoticed(_task_id: int) -> None:
+    """Cut nothing short."""
+
+
 class Moment(NamedTuple):
-    """When and where a statement runs: the database's time, until when names stay taken, and configured settings."""
+    """When and where a statement runs: the database's time, until when names stay taken, and what is configured.
+
+    `on_removed` is told the id of each running task that the statement removes.
+    """
 
     now_us: int
     tombstone_until_us: int
     settings: Callable[[str], QueueSettings]
+    codec: Codec | None = None
+    on_removed: Callable[[int], None] = _unnoticed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +54,15 @@ class Operation(Generic[R]):
         """Do it, blocking this thread for one transaction."""
         self._check(outbox)
         outbox.prepare_blocking()
-        result = outbox.runner.run_blocking(self._body(outbox), write=self.writes)
-        return self._done(outbox, result)
+        result, removed = outbox.runner.run_blocking(self._body(outbox), write=self.writes)
+        return self._done(outbox, result, removed)
 
     async def perform_async(self, outbox: Outbox) -> R:
         """Do it off the event loop."""
         self._check(outbox)
         await outbox.prepare()
-        result = await outbox.runner.run(self._body(outbox), write=self.writes)
-        return self._done(outbox, result)
+        result, removed = await outbox.runner.run(self._body(outbox), write=self.writes)
+        return self._done(outbox, result, removed)
 
     def _check(self, outbox: Outbox) -> None:
         if self.queue_name is not None:
@@ -60,15 +70,20 @@ class Operation(Generic[R]):
             if self.only_pull:
                 check_mode(settings, wants_pull=True)
 
-    def _body(self, outbox: Outbox) -> Callable[[Connection], R]:
-        def body(connection: Connection) -> R:
+    def _body(self, outbox: Outbox) -> Callable[[Connection], tuple[R, list[int]]]:
+        def body(connection: Connection) -> tuple[R, list[int]]:
+            removed: list[int] = []  # of this try: a transaction may be tried again
             now_us = outbox.own_clock(connection)
             until_us = min(now_us + outbox.tombstone_us, LATEST_US)
-            return self.statement(connection, Moment(now_us, until_us, outbox.config.queue))
+            config = outbox.config
+            moment = Moment(now_us, until_us, config.queue, config.codec, removed.append)
+            return self.statement(connection, moment), removed
 
         return body
 
-    def _done(self, outbox: Outbox, result: R) -> R:
+    def _done(self, outbox: Outbox, result: R, removed: list[int]) -> R:
+        for task_id in removed:
+            outbox.store.called_off(task_id)
         if self.wakes:
             outbox.changed()
         return result

@@ -4,13 +4,22 @@ Nobody waits for another's lease: a row that is just being leased is passed over
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Select, bindparam, func, literal, select, update
 
+from hookware.core.codec import TaskIdentity
 from hookware.core.lifecycle import State
 from hookware.core.retry import may_retry
-from hookware.errors import Error, QueuePausedError, TaskLeaseExpiredError, TombstonedTaskError
+from hookware.encoding import plain_body
+from hookware.errors import (
+    Error,
+    PermanentTaskFailure,
+    QueuePausedError,
+    TaskLeaseExpiredError,
+    TombstonedTaskError,
+    describe,
+)
 from hookware.store.base import LATEST_US, stored_error
 from hookware.store.sql import executed, names
 from hookware.store.sql.executed import Ended
@@ -19,6 +28,9 @@ from hookware.store.sql.queue_ops import Place, delete_by_id, find, settings_of,
 from hookware.store.sql.read import PULL, Row, chunks, keyed, read
 from hookware.store.sql.rows import PulledTask, to_pulled
 from hookware.store.sql.tables import task_table
+
+_MOST_LOOKS: Final = 100
+"""How often a lease that found nothing it can read looks further: what cannot be read must not hold up the others."""
 
 _tasks = task_table.c
 _MOVE = (
@@ -42,6 +54,13 @@ _BURY = (
 )
 
 
+class Leased(NamedTuple):
+    """What a lease gives: the tasks, and those that it passed over because their bodies cannot be decoded here."""
+
+    tasks: list[PulledTask]
+    unreadable: dict[int, Error]
+
+
 class Lease:
     """Leases up to `max_tasks` tasks of a queue for `lease_us`.
 
@@ -51,22 +70,33 @@ class Lease:
 
     def __init__(self, queue_name: str, lease_us: int, max_tasks: int, by_tag: str | None = None) -> None:
         self._queue_name, self._lease_us, self._max_tasks, self._by_tag = queue_name, lease_us, max_tasks, by_tag
+        self._unreadable: dict[int, Error] = {}
 
-    def __call__(self, connection: Connection, moment: Moment) -> list[PulledTask]:
+    def __call__(self, connection: Connection, moment: Moment) -> Leased:
         """Lease them, the one with the earliest ETA first; fewer if some may be leased no more."""
+        self._unreadable = {}  # a transaction may be tried again
         settings, state = settings_of(connection, moment, self._queue_name)
         if state.paused:
-            return []
+            return Leased([], {})
         leasable: list[PulledTask] = []
         worn_out: list[int] = []
-        for task in self._decoded(connection, moment, self._rows(connection, moment.now_us)):
+        for task in self._readable(connection, moment):
             # Asked as at the first lease: an age limit alone never ends a pull task.
-            if may_retry(task.retry or settings.retry, task.lease_count + 1, 0):
+            if may_retry(settings.retry, task.lease_count + 1, 0):
                 leasable.append(task)
             else:
                 worn_out.append(task.id)
         delete_by_id(connection, moment, self._queue_name, worn_out)
-        return self._lease(connection, moment, self._winners(connection, moment, leasable))
+        leased = self._lease(connection, moment, self._winners(connection, moment, leasable))
+        return Leased(leased, self._unreadable)
+
+    def _readable(self, connection: Connection, moment: Moment) -> list[PulledTask]:
+        for _ in range(_MOST_LOOKS):
+            rows = self._rows(connection, moment.now_us)
+            tasks = self._decoded(connection, moment, rows)
+            if tasks or not rows:
+                return tasks
+        return []
 
     def _rows(self, connection: Connection, now_us: int) -> list[Row]:
         if self._by_tag is None:
@@ -87,6 +117,8 @@ class Lease:
     def _due(self, now_us: int, most: int, *, locked: bool = True) -> Select[Any]:
         due = _tasks.eta_us < literal(now_us, BigInteger())
         statement = select(task_table).where(PULL, _tasks.queue_name == self._queue_name, due)
+        if self._unreadable:
+            statement = statement.where(_tasks.id.not_in(self._unreadable))
         statement = statement.order_by(_tasks.eta_us, _tasks.id).limit(most)
         return statement.with_for_update(skip_locked=True) if locked else statement
 
@@ -94,9 +126,17 @@ class Lease:
         tasks: list[PulledTask] = []
         for row in rows:
             try:
-                tasks.append(to_pulled(row))
+                task = to_pulled(row)
             except ValueError as error:
                 _bury(connection, moment, row["id"], "undecodable", str(error))
+                continue
+            identity = TaskIdentity(id=task.id, queue_name=self._queue_name, name=task.name)
+            try:
+                tasks.append(task._replace(body=plain_body(moment.codec, task.headers, task.body, identity)))
+            except PermanentTaskFailure as error:
+                _bury(connection, moment, task.id, "permanent", describe(error))
+            except Error as error:
+                self._unreadable[task.id] = error
         return tasks
 
     def _winners(self, connection: Connection, moment: Moment, tasks: Sequence[PulledTask]) -> list[PulledTask]:

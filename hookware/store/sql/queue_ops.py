@@ -109,8 +109,10 @@ def delete_by_id(connection: Connection, moment: Moment, queue_name: str, ids: C
     labels: set[str] = set()
     for some in chunks(ids):
         statement = delete(task_table).where(_tasks.id.in_(some), _tasks.queue_name == queue_name)
-        for row in connection.execute(statement.returning(_tasks.id, _tasks.name)):
+        for row in connection.execute(statement.returning(_tasks.id, _tasks.name, _tasks.state)):
             labels.add(row.name or str(row.id))
+            if row.state == State.LEASED:
+                moment.on_removed(row.id)
             if row.name is not None:
                 gone.append(names.Wish(queue_name, row.name, row.id))
     names.tombstone(connection, gone, moment.tombstone_until_us, moment.now_us)

@@ -24,11 +24,11 @@ class PulledTask(NamedTuple):
 
     id: int
     name: str | None
+    headers: Headers
     body: bytes
     tag: str | None
     eta_us: int
     lease_count: int
-    retry: RetryOptions | None
 
 
 def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
@@ -134,11 +134,11 @@ def to_pulled(row: RowMapping | Mapping[str, object]) -> PulledTask:
         return PulledTask(
             id=_int(row["id"]),
             name=_optional_str(row["name"]),
+            headers=_headers(row["headers"]),
             body=_bytes(row["body"]),
             tag=_optional_str(row["tag"]),
             eta_us=_int(row["eta_us"]),
             lease_count=_int(row["attempt_count"]),
-            retry=_retry(row["retry_options"]),
         )
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"the stored task cannot be decoded: {error}") from error

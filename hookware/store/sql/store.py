@@ -178,9 +178,15 @@ class SQLStore:
     async def cancel(self, task_id: int) -> bool:
         """Call a task off."""
         cancelled = await self._runner.run(self._cancel(task_id))
-        if cancelled and self.on_cancelled is not None:
-            self.on_cancelled(task_id)
+        if cancelled:
+            self.called_off(task_id)
         return cancelled
+
+    def called_off(self, task_id: int) -> None:
+        """Cut the attempt of a task short that was called off or removed, if it runs in this process."""
+        on_cancelled = self.on_cancelled
+        if on_cancelled is not None:
+            on_cancelled(task_id)
 
     async def delete(self, task_id: int) -> bool:
         """Remove a task that is not running."""
