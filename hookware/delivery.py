@@ -4,7 +4,6 @@ Rule: success is a 2xx status *and* the last body message *and* a call that retu
 before the deadline. Whatever else the app does, up to SystemExit, is a failure of the attempt, never of the loop.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
@@ -23,6 +22,7 @@ from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
 from hookware.env import Env, forget_cancellation
 from hookware.errors import PermanentTaskFailure, describe
+from hookware.log import log_of
 
 SCOPE_KEY = "hookware.task"
 """Where a delivery's scope carries its `Delivery`. A network peer cannot put an object there."""
@@ -31,7 +31,7 @@ CLIENT = ("0.1.0.2", 0)
 CRON_CLIENT = ("0.1.0.1", 0)
 """The address that deliveries come from: App Engine's."""
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Delivery:

@@ -5,7 +5,6 @@ are free slots. Each attempt then delivers its task, decides (`core.lifecycle`),
 end: stop claiming, let the running ones end, cut the others short and give them back, and stop the heartbeat last.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -23,6 +22,7 @@ from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
+from hookware.log import log_of
 from hookware.settler import Answer, Settler
 from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
@@ -31,7 +31,7 @@ from hookware.supervisor import supervise
 _STALE_PART = 1 / 8  # a claim answered later than this part of its lease is given back, not begun
 _WRITE_SECONDS = 5.0  # what a database write may take at shutdown
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Dispatcher:

@@ -4,7 +4,6 @@ The thread proves that the process is alive, not that a handler progresses: past
 renewed no more. A lease that cannot be renewed is given up here before another process may take it.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from hookware.core.task import Lease
 from hookware.env import Env, Ticker
 from hookware.errors import TransientError
 from hookware.health import Health
+from hookware.log import log_of
 from hookware.store.base import Store
 
 _BEATS_PER_LEASE = 4
@@ -23,7 +23,7 @@ _GOOD_FOR = 5 / 8
 """The part of a lease after which it is given up: two beats may fail, and what is left lets a handler end."""
 _MOST_CHARACTERS = 300
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 @dataclass(slots=True)

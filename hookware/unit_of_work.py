@@ -1,6 +1,5 @@
 """What one request has open: its sessions, the tasks that wait for one, and the session that is hookware's own."""
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from hookware.delivery import Delivery
 from hookware.errors import AmbiguousSessionError, SecondWriterError, SessionError, TaskLeaseExpiredError
+from hookware.log import log_of
 from hookware.store.sql.outbox import Outbox
 from hookware.store.sql.own_session import FINISHED, OwnSession, new_async_session
 from hookware.store.sql.settle import complete, refusal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 current_unit: ContextVar["UnitOfWork | None"] = ContextVar("hookware.unit_of_work", default=None)
 """The request's unit of work. Set by the middleware only; threads and copied contexts share the one object."""
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 if hasattr(os, "register_at_fork"):
     # A forked child runs no part of the request that it was forked in: nobody would commit what it adds.

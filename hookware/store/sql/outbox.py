@@ -1,6 +1,5 @@
 """The database of one Hookware as enqueue sees it: whose engine, which store, and whom to wake."""
 
-import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from hookware.errors import (
     describe,
 )
 from hookware.events import Events, TasksCommitted
+from hookware.log import log_of
 from hookware.store.base import AddResult
 from hookware.store.notices import Notices
 from hookware.store.sql import executed, postgresql, sqlite
@@ -44,7 +44,7 @@ from hookware.store.sql.unusable import is_unusable, unusable
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 _installed: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
 
 
