@@ -102,7 +102,10 @@ class Outbox:
         )
         self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
         self.listens = listen is not False
-        self.open_limiter, self.commit_limiter, self.rollback_limiter = (anyio.CapacityLimiter(40) for _ in range(3))
+        # Whoever waits for a connection, or for its turn to write, takes no place from those who hold it.
+        self.open_limiter, self.turn_limiter, self.commit_limiter, self.rollback_limiter = map(
+            anyio.CapacityLimiter, [40] * 4
+        )
         # Handlers that overran their deadline hold a thread until they return: others must not wait for it.
         self.handler_limiter = anyio.CapacityLimiter(config.concurrency + 40)
         self.keeps_snapshots = self.seen = self._prepared = False
