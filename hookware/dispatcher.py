@@ -66,7 +66,7 @@ class Dispatcher:
         self._settler = Settler(store, env, self.health)
         self._slowdown = Slowdown(env)
         self._foreground = foreground or Foreground(env, config)
-        self._last_chance = LastChance(config.crash_limit)
+        self._last_chance = LastChance(config.crash_limit, env)
         # What runs.
         self._attempts: dict[Lease, Attempt] = {}
         self._lost = Wake()
@@ -204,7 +204,7 @@ class Dispatcher:
 
     def _begin(self, attempts: TaskGroup, claimed: list[Attempt]) -> None:
         self._last_chance.arrange(claimed, others_run=bool(self._attempts))
-        self._hinted = self._hinted or self._last_chance.awaited  # what goes back is due
+        self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
         for attempt in claimed:
             self._attempts[attempt.task.lease] = attempt
             self._foreground.began(attempt)
@@ -236,7 +236,7 @@ class Dispatcher:
     def _pause(self) -> float:
         """How long to wait for a notice or a free slot."""
         if self._free_slots == 0:
-            return min(self._poll(), self._foreground.presence())
+            return min(self._poll(), self._last_chance.remaining() or self._foreground.presence())
         return min(self._due_at, self._ask_at) - self._env.monotonic()
 
     def _poll(self) -> float:
@@ -244,7 +244,7 @@ class Dispatcher:
 
     @property
     def _free_slots(self) -> int:
-        if self._last_chance.awaited and self._attempts:
+        if self._attempts and self._last_chance.remaining() > 0:
             return 0
         return self._foreground.room(len(self._attempts))
 
@@ -270,7 +270,7 @@ class Dispatcher:
                 await self._foreground.turn(attempt)
             stale = self._env.monotonic() - attempt.claimed_at > self._config.lease_seconds * _STALE_PART
             if stale or attempt.postponed or self._stopping:
-                return Interrupted()
+                return Interrupted(attempt.delay_us)
             self._foreground.began(attempt)
             self._events.emit(AttemptStarted(attempt.task))
             self._env.fp("dispatch.start")
@@ -293,8 +293,7 @@ class Dispatcher:
                 _logger.error("task %s: its result could not be stored; it will run again", task.label)
             return
         if answer is not Answer.REFUSED and isinstance(decision, Retry | Release):
-            delay_us = decision.delay_us if isinstance(decision, Retry) else 0
-            self._due_at = min(self._due_at, self._env.monotonic() + delay_us / 1e6)
+            self._due_at = min(self._due_at, self._env.monotonic() + decision.delay_us / 1e6)
         accepted = None if answer is Answer.UNKNOWN else answer is Answer.ACCEPTED
         self._events.emit(AttemptSettled(task, decision, accepted, seconds))
 
