@@ -63,7 +63,8 @@ class Attempt:
                 break
             await env.sleep(_CONFLICT_SECONDS * env.random())
             again = replace(self.task, deadline_us=left_us)
-            self.delivery = Delivery(again, collided=self.delivery.collided, is_again=True)
+            last = self.delivery
+            self.delivery = Delivery(again, collided=last.collided, sees_snapshot=last.sees_snapshot)
             outcome = await self._deliver_once(deliver)
         return outcome
 
