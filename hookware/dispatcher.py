@@ -28,7 +28,7 @@ from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
 from hookware.supervisor import supervise
 
-_STALE_PART = 1 / 8  # a claim answered later than this part of its lease is given back, not begun
+_STALE_PART = 3 / 8  # nothing begins on a lease of which more has gone by: one more beat, and it is given up
 _WRITE_SECONDS = 5.0  # what a database write may take at shutdown
 
 _logger = log_of()
@@ -209,7 +209,8 @@ class Dispatcher:
             self._attempts[attempt.task.lease] = attempt
             self._foreground.began(attempt)
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
-            self._heartbeat.hold(attempt.task.lease, deadline, on_lost, is_ending=attempt.is_ending)
+            lease, sent_at = attempt.task.lease, attempt.claimed_at
+            self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at)
             attempts.start_soon(self._attempt, attempt)
 
     def cancelled(self, task_id: int) -> None:
@@ -268,7 +269,8 @@ class Dispatcher:
             await attempt.turn()
             if not (attempt.postponed or self._stopping):
                 await self._foreground.turn(attempt)
-            stale = self._env.monotonic() - attempt.claimed_at > self._config.lease_seconds * _STALE_PART
+                await self._until_sure(attempt)
+            stale = self._heartbeat.age(attempt.task.lease) > self._config.lease_seconds * _STALE_PART
             if stale or attempt.postponed or self._stopping:
                 return Interrupted(attempt.delay_us)
             self._foreground.began(attempt)
@@ -278,6 +280,15 @@ class Dispatcher:
             self._env.fp("dispatch.app.returned")
             return outcome
         return None if attempt.lost else Interrupted()
+
+    async def _until_sure(self, attempt: Attempt) -> None:
+        """Where a claim took long, wait for the next beat: given back, it would be brought as late again."""
+        lease, patience = attempt.task.lease, self._config.lease_seconds
+        until = self._env.monotonic() + patience
+        while self._heartbeat.age(lease) > patience * _STALE_PART and self._env.monotonic() < until:
+            if self._stopping or attempt.lost:
+                break
+            await self._env.sleep(patience / 32)
 
     # Settle.
 

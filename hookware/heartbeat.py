@@ -67,6 +67,7 @@ class Heartbeat:
         on_lost: Callable[[], None],
         *,
         is_ending: Callable[[], bool] = lambda: False,
+        renewed_at: float | None = None,
     ) -> None:
         """Renew `lease` from now until the attempt's deadline plus overrun.
 
@@ -77,9 +78,11 @@ class Heartbeat:
                 longer be relied on.
             is_ending: says whether the attempt's own result is being stored, or has been: that its lease is gone says
                 nothing then.
+            renewed_at: when its claim or its latest renewal was sent, by `Env.monotonic`; None: just now.
         """
         renew_until = deadline_monotonic + self._overrun_seconds
-        held = _Held(lease, renew_until, self._env.monotonic(), on_lost, is_ending)
+        renewed_at = self._env.monotonic() if renewed_at is None else renewed_at
+        held = _Held(lease, renew_until, renewed_at, on_lost, is_ending)
         with self._lock:
             self._held[lease] = held
 
@@ -104,6 +107,12 @@ class Heartbeat:
         held.rests = lease.task_id in kept
         if held.rests:
             held.renewed_at = held.renew_until
+
+    def age(self, lease: Lease) -> float:
+        """Give the seconds since what last set a lease was sent; infinite if it is not held here."""
+        with self._lock:
+            held = self._held.get(lease)
+        return float("inf") if held is None else self._env.monotonic() - held.renewed_at
 
     def drop(self, lease: Lease) -> None:
         """Leave `lease` alone from now on."""

@@ -68,7 +68,7 @@ BUGS: tuple[Bug, ...] = (
         Tested("tests/test_dispatcher.py", "test_a_claim_that_took_too_long_is_given_back_and_not_begun"),
         (
             "dispatcher.py",
-            "            stale = self._env.monotonic() - attempt.claimed_at > ",
+            "            stale = self._heartbeat.age(attempt.task.lease) > ",
             "            stale = False and ",
         ),
     ),
