@@ -26,6 +26,7 @@ class Attempt:
         lost: its lease has gone to another attempt, or can no longer be relied on.
         settling: its outcome is being stored.
         postponed: it is to be given back and not begun.
+        delay_us: for how long nobody is to take it then.
         after: the attempts that must have ended before it begins.
         ended: set when the slot is free.
     """
@@ -38,6 +39,7 @@ class Attempt:
         self.lost = False
         self.settling = False
         self.postponed = False
+        self.delay_us = 0
         self.after: list[Attempt] = []
         self.ended = anyio.Event()
 
@@ -61,7 +63,8 @@ class Attempt:
                 break
             await env.sleep(_CONFLICT_SECONDS * env.random())
             again = replace(self.task, deadline_us=left_us)
-            self.delivery = Delivery(again, collided=self.delivery.collided, is_again=True)
+            last = self.delivery
+            self.delivery = Delivery(again, collided=last.collided, sees_snapshot=last.sees_snapshot)
             outcome = await self._deliver_once(deliver)
         return outcome
 

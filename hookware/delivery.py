@@ -4,7 +4,6 @@ Rule: success is a 2xx status *and* the last body message *and* a call that retu
 before the deadline. Whatever else the app does, up to SystemExit, is a failure of the attempt, never of the loop.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
@@ -23,6 +22,7 @@ from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
 from hookware.env import Env, forget_cancellation
 from hookware.errors import PermanentTaskFailure, describe
+from hookware.log import log_of
 
 SCOPE_KEY = "hookware.task"
 """Where a delivery's scope carries its `Delivery`. A network peer cannot put an object there."""
@@ -31,7 +31,7 @@ CLIENT = ("0.1.0.2", 0)
 CRON_CLIENT = ("0.1.0.1", 0)
 """The address that deliveries come from: App Engine's."""
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Delivery:
@@ -49,7 +49,8 @@ class Delivery:
         conflict: the handler's transaction met a concurrent one, and this is what the database said.
         collided: it wrote a value that must be unique and was there already, in this try or an earlier one of the
             attempt: once is taken for a concurrent transaction, twice for the handler's fault.
-        is_again: an earlier try of the attempt met a concurrent transaction.
+        sees_snapshot: its transaction, or that of an earlier try of the attempt, saw the database as it was at its
+            begin, and was refused for what had changed since.
         failure: why the attempt failed although a response may have left.
         refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
         progress: how far it has come, as its handler last said.
@@ -62,18 +63,18 @@ class Delivery:
         "completing",
         "conflict",
         "failure",
-        "is_again",
         "lease_lost",
         "on_progress",
         "progress",
         "refused",
+        "sees_snapshot",
         "task",
     )
 
-    def __init__(self, task: LeasedTask, *, collided: bool = False, is_again: bool = False) -> None:
+    def __init__(self, task: LeasedTask, *, collided: bool = False, sees_snapshot: bool = False) -> None:
         self.task = task
         self.collided = collided
-        self.is_again = is_again
+        self.sees_snapshot = sees_snapshot
         self.completed = False
         self.completing = False
         self.lease_lost = False

@@ -5,7 +5,6 @@ are free slots. Each attempt then delivers its task, decides (`core.lifecycle`),
 end: stop claiming, let the running ones end, cut the others short and give them back, and stop the heartbeat last.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -23,15 +22,16 @@ from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
+from hookware.log import log_of
 from hookware.settler import Answer, Settler
 from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
 from hookware.supervisor import supervise
 
-_STALE_PART = 1 / 8  # a claim answered later than this part of its lease is given back, not begun
+_STALE_PART = 3 / 8  # nothing begins on a lease of which more has gone by: one more beat, and it is given up
 _WRITE_SECONDS = 5.0  # what a database write may take at shutdown
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Dispatcher:
@@ -66,7 +66,7 @@ class Dispatcher:
         self._settler = Settler(store, env, self.health)
         self._slowdown = Slowdown(env)
         self._foreground = foreground or Foreground(env, config)
-        self._last_chance = LastChance(config.crash_limit)
+        self._last_chance = LastChance(config.crash_limit, env)
         # What runs.
         self._attempts: dict[Lease, Attempt] = {}
         self._lost = Wake()
@@ -204,12 +204,13 @@ class Dispatcher:
 
     def _begin(self, attempts: TaskGroup, claimed: list[Attempt]) -> None:
         self._last_chance.arrange(claimed, others_run=bool(self._attempts))
-        self._hinted = self._hinted or self._last_chance.awaited  # what goes back is due
+        self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
         for attempt in claimed:
             self._attempts[attempt.task.lease] = attempt
             self._foreground.began(attempt)
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
-            self._heartbeat.hold(attempt.task.lease, deadline, on_lost, is_ending=attempt.is_ending)
+            lease, sent_at = attempt.task.lease, attempt.claimed_at
+            self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at)
             attempts.start_soon(self._attempt, attempt)
 
     def cancelled(self, task_id: int) -> None:
@@ -236,7 +237,7 @@ class Dispatcher:
     def _pause(self) -> float:
         """How long to wait for a notice or a free slot."""
         if self._free_slots == 0:
-            return min(self._poll(), self._foreground.presence())
+            return min(self._poll(), self._last_chance.remaining() or self._foreground.presence())
         return min(self._due_at, self._ask_at) - self._env.monotonic()
 
     def _poll(self) -> float:
@@ -244,7 +245,7 @@ class Dispatcher:
 
     @property
     def _free_slots(self) -> int:
-        if self._last_chance.awaited and self._attempts:
+        if self._attempts and self._last_chance.remaining() > 0:
             return 0
         return self._foreground.room(len(self._attempts))
 
@@ -268,9 +269,10 @@ class Dispatcher:
             await attempt.turn()
             if not (attempt.postponed or self._stopping):
                 await self._foreground.turn(attempt)
-            stale = self._env.monotonic() - attempt.claimed_at > self._config.lease_seconds * _STALE_PART
+                await self._until_sure(attempt)
+            stale = self._heartbeat.age(attempt.task.lease) > self._config.lease_seconds * _STALE_PART
             if stale or attempt.postponed or self._stopping:
-                return Interrupted()
+                return Interrupted(attempt.delay_us)
             self._foreground.began(attempt)
             self._events.emit(AttemptStarted(attempt.task))
             self._env.fp("dispatch.start")
@@ -278,6 +280,15 @@ class Dispatcher:
             self._env.fp("dispatch.app.returned")
             return outcome
         return None if attempt.lost else Interrupted()
+
+    async def _until_sure(self, attempt: Attempt) -> None:
+        """Where a claim took long, wait for the next beat: given back, it would be brought as late again."""
+        lease, patience = attempt.task.lease, self._config.lease_seconds
+        until = self._env.monotonic() + patience
+        while self._heartbeat.age(lease) > patience * _STALE_PART and self._env.monotonic() < until:
+            if self._stopping or attempt.lost:
+                break
+            await self._env.sleep(patience / 32)
 
     # Settle.
 
@@ -293,8 +304,7 @@ class Dispatcher:
                 _logger.error("task %s: its result could not be stored; it will run again", task.label)
             return
         if answer is not Answer.REFUSED and isinstance(decision, Retry | Release):
-            delay_us = decision.delay_us if isinstance(decision, Retry) else 0
-            self._due_at = min(self._due_at, self._env.monotonic() + delay_us / 1e6)
+            self._due_at = min(self._due_at, self._env.monotonic() + decision.delay_us / 1e6)
         accepted = None if answer is Answer.UNKNOWN else answer is Answer.ACCEPTED
         self._events.emit(AttemptSettled(task, decision, accepted, seconds))
 

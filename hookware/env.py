@@ -4,7 +4,6 @@ Everything else in the package takes an `Env`; a simulator or a test gives its o
 """
 
 import asyncio
-import logging
 import os
 import random
 import re
@@ -17,10 +16,12 @@ from typing import Protocol
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
+from hookware.log import log_of
+
 _JOIN_SECONDS = 1.0
 _NAMELESS = re.compile(r"(?:asyncio|uvloop|ThreadPoolExecutor-[0-9]+)_[0-9]+")
 _ID_EPOCH_MS = 1_577_836_800_000  # 2020-01-01: 41 bits of milliseconds last until 2089
-_logger = logging.getLogger("hookware.env")
+_logger = log_of("hookware.env")
 
 
 class Ticker(Protocol):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.task import LeasedTask
+from hookware.log import log_of
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hookware.answer import is_success
 from hookware.delivery import Delivery
 from hookware.errors import SessionError
-from hookware.store.sql.conflict import collision_in, conflict_in
+from hookware.store.sql.conflict import collision_in, conflict_in, sees_snapshot
 from hookware.unit_of_work import UnitOfWork, current_unit
 
 _ERROR_BODY = b"Internal Server Error"
@@ -89,6 +89,7 @@ async def serve_delivery(
     except BaseException as error:
         delivery.failure = error
         delivery.conflict = conflict_in(error)
+        delivery.sees_snapshot = delivery.sees_snapshot or sees_snapshot(error)
         if delivery.conflict is None and not delivery.collided:
             delivery.conflict = collision_in(error)
             delivery.collided = delivery.conflict is not None

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Scope
 from hookware.env import Wake
 from hookware.errors import describe
 from hookware.events import AttemptSettled, Event
+from hookware.log import log_of
 from hookware.middleware import NOTICE_KEY, Hookware
 from hookware.processing import Processing
 from hookware.signals import Signals
@@ -26,7 +27,7 @@ _NO_HOOKWARE = (
     "`app = Hookware(app, engine=engine)`, or add it to the outermost app, "
     "`app.add_middleware(Hookware, engine=engine)`"
 )
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Headless:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 from hookware.env import Env
 from hookware.errors import TransientError, describe
 from hookware.events import one_line
+from hookware.log import log_of
 
 _QUIET_SECONDS = 10.0
 _LONGEST_QUIET_SECONDS = 300.0
 _FORGOTTEN_SECONDS = 30.0
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class _Line(NamedTuple):

@@ -4,7 +4,6 @@ The thread proves that the process is alive, not that a handler progresses: past
 renewed no more. A lease that cannot be renewed is given up here before another process may take it.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from hookware.core.task import Lease
 from hookware.env import Env, Ticker
 from hookware.errors import TransientError
 from hookware.health import Health
+from hookware.log import log_of
 from hookware.store.base import Store
 
 _BEATS_PER_LEASE = 4
@@ -23,7 +23,7 @@ _GOOD_FOR = 5 / 8
 """The part of a lease after which it is given up: two beats may fail, and what is left lets a handler end."""
 _MOST_CHARACTERS = 300
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 @dataclass(slots=True)
@@ -67,6 +67,7 @@ class Heartbeat:
         on_lost: Callable[[], None],
         *,
         is_ending: Callable[[], bool] = lambda: False,
+        renewed_at: float | None = None,
     ) -> None:
         """Renew `lease` from now until the attempt's deadline plus overrun.
 
@@ -77,9 +78,11 @@ class Heartbeat:
                 longer be relied on.
             is_ending: says whether the attempt's own result is being stored, or has been: that its lease is gone says
                 nothing then.
+            renewed_at: when its claim or its latest renewal was sent, by `Env.monotonic`; None: just now.
         """
         renew_until = deadline_monotonic + self._overrun_seconds
-        held = _Held(lease, renew_until, self._env.monotonic(), on_lost, is_ending)
+        renewed_at = self._env.monotonic() if renewed_at is None else renewed_at
+        held = _Held(lease, renew_until, renewed_at, on_lost, is_ending)
         with self._lock:
             self._held[lease] = held
 
@@ -104,6 +107,12 @@ class Heartbeat:
         held.rests = lease.task_id in kept
         if held.rests:
             held.renewed_at = held.renew_until
+
+    def age(self, lease: Lease) -> float:
+        """Give the seconds since what last set a lease was sent; infinite if it is not held here."""
+        with self._lock:
+            held = self._held.get(lease)
+        return float("inf") if held is None else self._env.monotonic() - held.renewed_at
 
     def drop(self, lease: Lease) -> None:
         """Leave `lease` alone from now on."""

@@ -4,7 +4,6 @@ The loops start when the app says that its start-up is complete, and have ended 
 shutdown: its resources outlive the tasks that use them. An app without lifespan is answered for.
 """
 
-import logging
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
@@ -15,8 +14,9 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookware.errors import Error
+from hookware.log import log_of
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 async def fail_startup(error: Exception, receive: Receive, send: Send) -> NoReturn:

@@ -5,14 +5,13 @@ sends itself a ping, over another connection, and takes its own for lost when no
 dispatcher polls: what is lost here is time, never a task.
 """
 
-import logging
-
 import anyio
 
 from hookware.config import Config
 from hookware.env import Env, Wake
 from hookware.events import Events
 from hookware.health import Health
+from hookware.log import log_of
 from hookware.store.notices import Heard, Notices
 from hookware.supervisor import supervise
 
@@ -24,7 +23,7 @@ _POLLS_PER_PING = 10
 _DEAF_COUNT = 3
 _DEAF_SECONDS = 600.0
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Listener:

@@ -29,6 +29,7 @@ from hookware.foreground import Foreground
 from hookware.functions import Functions
 from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
 from hookware.lifespan import Lifespan, built_in_a_call, fail_startup
+from hookware.log import log_of
 from hookware.processing import Processing, Storing
 from hookware.queue import Queue
 from hookware.queue_settings import check_settings
@@ -54,7 +55,7 @@ _NO_LIFESPAN: Final = (
     "no lifespan has run in this process: tasks are stored, and nobody dispatches them here. Start the server with "
     "its lifespan on (uvicorn: without --lifespan off), or use `with TestClient(app)`"
 )
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Hookware:

@@ -139,9 +139,8 @@ class Processing:
         await _close(self._outbox, self._notifier.close, self._executed.close)
 
     async def _deliver(self, delivery: Delivery) -> Outcome:
-        # What met a concurrent transaction may have met a renewal of its own lease.
-        in_sqlite = self._outbox.write_lock is not None
-        if self._outbox.keeps_snapshots or (delivery.is_again and not in_sqlite):
+        # What was refused for what had changed since its begin may have met a renewal of its own lease.
+        if self._outbox.keeps_snapshots or delivery.sees_snapshot:
             await self._heartbeat.rest(delivery.task.lease)  # and its row is left alone
         else:
             delivery.on_progress = partial(self._progress.note, delivery.task.lease)

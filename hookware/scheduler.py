@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from hookware.core.cron import CronEntry, firing
+from hookware.core.cron import CronEntry, firing, sooner
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.schedule import Schedule
 from hookware.core.task import Draft
@@ -170,8 +170,13 @@ class Scheduler:
             next_us = plan.first_us(now_us)
             await self._move(Move(row, next_us))
             return next_us
-        if row.next_us is None or row.next_us > now_us:
-            return row.next_us
+        if row.next_us is None:
+            return None
+        if row.next_us > now_us:
+            sooner_us = sooner(plan.schedule, row.next_us, row.last_us, now_us, self._grace_us)
+            if sooner_us is not None:
+                await self._move(Move(row, plan.checked(sooner_us, now_us)))
+            return sooner_us or row.next_us
         decided = firing(plan.schedule, row.next_us, now_us, self._grace_us)
         waits_for_end = plan.schedule.counts_from_end and decided.fire_us is not None
         next_us = None if waits_for_end else plan.checked(decided.next_us, now_us)

@@ -92,12 +92,12 @@ class Settler:
         with anyio.CancelScope(shield=True):
             while self._untried or self._tried or not self._closed:
                 batch = self._next_batch()
-                if batch:
-                    await self._settle_batch(batch)
-                else:
-                    await self._wait()
+                try:
+                    await (self._settle_batch(batch) if batch else self._wait())
+                finally:
+                    self._keep_unfinished(batch)
                 if self._given_up:
-                    self._abandon(batch + self._untried + self._tried)
+                    self._abandon(self._untried + self._tried)
 
     def _next_batch(self) -> list[_Entry]:
         """Take what is tried next: all that is new, or in turn with that, alone, one that has failed before."""
@@ -158,6 +158,13 @@ class Settler:
                 self._pause = pause if is_alone else None  # then something new may well be taken
                 await self._env.sleep(self._delay(self._failure_count))
             self._pause = None
+
+    def _keep_unfinished(self, batch: list[_Entry]) -> None:
+        """Whatever broke off, forget nobody who waits; whether the store has settled is not known then."""
+        for entry in batch:
+            if not entry.done.is_set() and entry not in self._tried:
+                entry.tried = True
+                self._tried.append(entry)
 
     def _abandon(self, entries: list[_Entry]) -> None:
         self._untried, self._tried = [], []

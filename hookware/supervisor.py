@@ -1,6 +1,7 @@
 """Keeps the background loops alive: whatever one raises, it is reported, and the loop begins again."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 
@@ -32,7 +33,8 @@ async def supervise(
             if env.monotonic() - began > _SETTLED_SECONDS:
                 delay = _FIRST_DELAY_SECONDS
             pause = delay * (0.5 + env.random() / 2)
-            health.failed(name, error)
+            with suppress(Exception):  # even an attribute of a foreign error may raise
+                health.failed(name, error)
             events.emit(LoopFailed(name, error, pause))
         delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
         await env.sleep(pause)

@@ -1,6 +1,5 @@
 """What one request has open: its sessions, the tasks that wait for one, and the session that is hookware's own."""
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from hookware.delivery import Delivery
 from hookware.errors import AmbiguousSessionError, SecondWriterError, SessionError, TaskLeaseExpiredError
+from hookware.log import log_of
 from hookware.store.sql.outbox import Outbox
 from hookware.store.sql.own_session import FINISHED, OwnSession, new_async_session
 from hookware.store.sql.settle import complete, refusal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 current_unit: ContextVar["UnitOfWork | None"] = ContextVar("hookware.unit_of_work", default=None)
 """The request's unit of work. Set by the middleware only; threads and copied contexts share the one object."""
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 if hasattr(os, "register_at_fork"):
     # A forked child runs no part of the request that it was forked in: nobody would commit what it adds.
@@ -185,7 +185,6 @@ class UnitOfWork:
     async def open_own_session(self) -> None:
         """Open the own session's transaction off the event loop: waiting for SQLite's lock must not block it."""
         if self._own is not None and self._own_async is None:
-            # A limiter of its own: those who wait here wait for one who needs a thread to commit.
             await anyio.to_thread.run_sync(self._own.open, _line_of_execution(), limiter=self.outbox.open_limiter)
 
     async def commit(self) -> None:
@@ -209,9 +208,15 @@ class UnitOfWork:
             self.delivery.completing = True
         line = _line_of_execution()
         self.outbox.env.fp("commit.before")
-        await self._run(lambda: own.commit_all(rows, complete_too, self._committed, line), self.outbox.commit_limiter)
+        limiter = self._commit_limiter(own, writes=bool(rows) or complete_too is not None)
+        await self._run(lambda: own.commit_all(rows, complete_too, self._committed, line), limiter)
         self.outbox.env.fp("commit.committed")
         self.outbox.committed(own.task_count)
+
+    def _commit_limiter(self, own: OwnSession, *, writes: bool) -> anyio.CapacityLimiter:
+        if not own.connected:
+            return self.outbox.open_limiter
+        return self.outbox.turn_limiter if own.needs_turn(writes=writes) else self.outbox.commit_limiter
 
     async def rollback(self) -> None:
         """Roll the own session back, and forget the tasks that wait."""

@@ -145,6 +145,16 @@ def test_every_suppression_has_a_code_and_a_reason(path: Path) -> None:
     assert [line for line in lines if suppression.search(line) and not explained.search(line)] == []
 
 
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_only_the_log_that_never_raises_is_written_to(path: Path) -> None:
+    loggers = [
+        node.lineno
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).endswith(("getLogger", "LoggerAdapter"))
+    ]
+    assert loggers == [] or name_of(path) in {"hookware/log.py", "hookware/cli.py"}  # which sets logging up
+
+
 def tracked_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode == 0:

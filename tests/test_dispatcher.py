@@ -24,7 +24,7 @@ from hookware.env import Env
 from hookware.slowdown import Slowdown
 from hookware.store.base import Settlement
 from hookware.store.memory import MemoryStore
-from tests.dispatching import Dispatching, Gate, Handler, dispatching, succeed
+from tests.dispatching import Dispatching, Gate, Handler, dispatching, nothing, succeed
 from tests.samples import SteppedEnv, new_task
 
 TAKEN_BACK = Retry(3_600_000_000, None, "taken back")
@@ -139,25 +139,62 @@ async def test_a_claim_that_raises_is_tried_again() -> None:
         assert world.dispatcher.health.ok, "it works again"
 
 
+def slow_store(env: SteppedEnv, world: Dispatching, *, claim: float, renewals: float = 0.0) -> None:
+    """Let so many seconds pass between what the first claim, and each renewal, does in the store and its answer."""
+    renewing, passing = world.store.renew, [claim]
+
+    async def after(call: str) -> None:
+        if call == "claim" and passing:
+            env.advance(passing.pop())
+
+    def renew_slowly(leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
+        if leases:
+            world.store.asked.append("renew")
+        renewed = renewing(leases, lease_us)
+        env.advance(renewals)
+        return renewed
+
+    world.store.after, world.store.renew = after, renew_slowly  # type: ignore[method-assign]  # for this test
+
+
 async def test_a_claim_that_took_too_long_is_given_back_and_not_begun() -> None:
     env = SteppedEnv()
-
-    async def slow(call: str) -> None:
-        if call == "claim":
-            world.store.after = nothing_more
-            env.advance(4)
-
-    async def nothing_more(call: str) -> None:
-        pass
-
-    async with dispatching(succeed, env=env) as world:
-        world.store.after = slow
+    async with dispatching(succeed, env=env, lease_seconds=0.4) as world:
+        slow_store(env, world, claim=0.16, renewals=0.16)
         world.insert(new_task(1))
         await world.until(lambda: world.settled)
-        assert (world.started, world.settled) == ([], [(1, Release(), True)])
-        world.dispatcher.wake.notify()
-        await world.until(lambda: world.started)
-        await world.until(lambda: len(world.settled) == 2)
+        assert (world.started[:1], world.settled[0]) == ([], (1, Release(), True))
+
+
+@pytest.mark.parametrize("claim", [0.1, 0.2, 0.39])
+async def test_what_a_slow_claim_brings_begins_on_a_lease_that_is_surely_held(claim: float) -> None:
+    env = SteppedEnv()
+    async with dispatching(succeed, env=env, lease_seconds=0.4) as world:
+        slow_store(env, world, claim=claim)
+        world.insert(new_task(1))
+        await world.until(lambda: world.settled)
+        assert (world.started, world.settled) == ([1], [(1, Complete(), True)])
+        assert ("renew" in world.store.asked) == (claim > 0.4 * 3 / 8)
+
+
+async def test_what_a_slow_claim_brings_is_not_begun_where_another_has_taken_it() -> None:
+    env = SteppedEnv()
+    async with dispatching(succeed, env=env, lease_seconds=0.4) as world:
+        slow_store(env, world, claim=0.41)
+        late = world.store.after
+
+        async def taken(call: str) -> None:
+            await late(call)
+            world.store.after = nothing
+            (task,) = await world.store.expired(9)
+            await world.store.settle([Settlement(task.lease, Retry(3_600_000_000, None, "reaped", crashed=True))])
+
+        world.store.after = taken
+        world.insert(new_task(1))
+        with anyio.fail_after(5):
+            while world.dispatcher._attempts or not world.store.settled:
+                await anyio.lowlevel.checkpoint()
+        assert world.started == []
 
 
 # Deliver.

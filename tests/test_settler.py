@@ -171,6 +171,29 @@ async def test_a_store_that_is_away_is_asked_once_after_each_pause(count: int) -
         assert 1 <= world.env.pauses[-1] <= 2
 
 
+class BrokenHealth(Health):
+    """Raises instead of noting a failure."""
+
+    def failed(self, loop: str, error: BaseException) -> None:
+        raise RuntimeError(f"{loop} cannot even say {error!r}")
+
+
+async def test_whatever_breaks_off_nobody_waits_for_ever() -> None:
+    world = World()
+    await world.claim()
+    world.store.away_count = 1
+    world.settler = Settler(world.store, world.env, BrokenHealth(world.env))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.settle, 1)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match="cannot even say"):
+            await world.settler.run()
+        world.settler.close()
+        await world.settler.run()  # as its supervisor has it
+        await world.until_settled([1])
+    assert world.results == {1: Answer.ACCEPTED}
+
+
 async def test_what_waits_for_its_next_try_is_given_up_at_once() -> None:
     async with settling() as (world, tasks):
         world.store.refused = {1}

@@ -29,10 +29,19 @@ class StrangeError(Exception):
     """A class that nobody catches by name."""
 
 
+class UnreadableError(Exception):
+    """An error that cannot even be looked at."""
+
+    @property
+    def orig(self) -> object:
+        raise StrangeError
+
+
 @pytest.mark.parametrize(
     "error",
     [
         StrangeError(),
+        UnreadableError(),
         MemoryError(),
         RecursionError(),
         TimeoutError(),

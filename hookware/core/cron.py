@@ -196,6 +196,17 @@ def firing(schedule: Schedule, next_us: int | None, now_us: int, grace_us: int) 
     return Firing(fire_us=latest_us if is_due else None, next_us=later_us)
 
 
+def sooner(schedule: Schedule, next_us: int, last_us: int | None, now_us: int, grace_us: int) -> int | None:
+    """Give the time that comes before a stored next one; None: none does.
+
+    There is one where the stored one was set by a clock that was ahead. What was fired then does not come again; but
+    a clock that was ahead by more than `grace_us` does not silence the entry for so long: then it may.
+    """
+    is_fired = last_us is not None and now_us < last_us <= now_us + grace_us
+    first_us = schedule.next_after(last_us if last_us is not None and is_fired else now_us)
+    return first_us if first_us is not None and first_us < next_us else None
+
+
 def _latest(schedule: Schedule, next_us: int, now_us: int) -> tuple[int | None, int | None]:
     """Give the last time from the stored one to now, and the first one after now."""
     low_us, high_us = next_us - 1, now_us

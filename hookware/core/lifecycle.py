@@ -56,7 +56,12 @@ class Conflicted:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The process is shutting down: the attempt was cut short, or never begun. It does not count."""
+    """The process is shutting down: the attempt was cut short, or never begun. It does not count.
+
+    `delay_us` is for how long the task is better left alone by every process.
+    """
+
+    delay_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Make the task pending again as it was before the claim: same ETA, the attempt is not counted."""
+    """Make the task pending again as it was before the claim: the attempt is not counted.
+
+    The ETA is the same; with a `delay_us`, that long from now by the database's clock.
+    """
+
+    delay_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +149,8 @@ def decide(task: LeasedTask, outcome: Outcome, given: Circumstances) -> Decision
     match outcome:
         case Succeeded():
             return Complete()
-        case Interrupted():
-            return Release()
+        case Interrupted(delay_us=delay_us):
+            return Release(delay_us)
         case Conflicted():
             return _after_failure(task, Failed(None, outcome.error), given)
         case Failed():

@@ -10,6 +10,7 @@ TOKEN = 10**12
 """One token in the unit that a bucket counts in; a BIGINT holds nine million of them."""
 
 _SECOND_US = 1_000_000
+_MOST_AHEAD_US = 60 * _SECOND_US
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +29,11 @@ def full(size: int, now_us: int) -> Bucket:
 def refill(bucket: Bucket, rate: float, size: int, now_us: int) -> Bucket:
     """Give what is in the bucket now. A clock that went back gives nothing, and what it then counts again neither.
 
+    But one that went back by more than a minute had been wrong: then there is a token, and the next ones from now on.
     The time since the last refill counts by the `rate` of now: that of a queue may change at any time.
     """
+    if _is_ahead(bucket, now_us):
+        return Bucket(tokens=max(TOKEN, min(_capacity(size), bucket.tokens)), refilled_us=now_us)
     elapsed_us = max(0, now_us - bucket.refilled_us)
     numerator, denominator = max(0.0, rate).as_integer_ratio()
     gained = numerator * elapsed_us * (TOKEN // _SECOND_US) // denominator
@@ -61,11 +65,15 @@ def ready_us(bucket: Bucket, rate: float, size: int, now_us: int) -> int | None:
     if rate <= 0:
         return None
     missing = TOKEN - min(_capacity(size), bucket.tokens)
-    if missing <= 0:
+    if missing <= 0 or _is_ahead(bucket, now_us):
         return 0
     numerator, denominator = rate.as_integer_ratio()
     wait_us = -(-missing * denominator // (numerator * (TOKEN // _SECOND_US)))
     return max(0, bucket.refilled_us + wait_us - now_us)
+
+
+def _is_ahead(bucket: Bucket, now_us: int) -> bool:
+    return bucket.refilled_us - now_us > _MOST_AHEAD_US
 
 
 def _capacity(size: int) -> int:

@@ -127,9 +127,9 @@ class Store(Protocol):
         A Retry or Die that names `lease_until_us` also needs that to be the lease's end still.
         False for a refused one, of which nothing at all is changed. Complete removes the task, or keeps it as
         COMPLETED where its queue retains what is finished, and tombstones its name. Retry: PENDING, due `delay_us`
-        from now. Release: PENDING with the ETA it had, attempt count lowered by one (first attempt's time unset again
-        if it was the first). Die: DEAD with reason, status and error; where its queue keeps no dead tasks, it is
-        removed and its name tombstoned.
+        from now. Release: PENDING with the ETA it had, or with a `delay_us` due that long from now; attempt count
+        lowered by one (first attempt's time unset again if it was the first). Die: DEAD with reason, status and error;
+        where its queue keeps no dead tasks, it is removed and its name tombstoned.
         A Retry or Die with `crashed` raises the crash count; a status that is not None becomes the last status.
         Error texts are stored without NUL and cut to 4096 characters.
         """

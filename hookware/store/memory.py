@@ -309,7 +309,9 @@ class MemoryStore:
             case Release():
                 first_us = None if row.attempt_count <= 1 else row.first_attempt_us
                 count = row.attempt_count - 1
-                self._put(replace(free, state=State.PENDING, attempt_count=count, first_attempt_us=first_us))
+                due_us = min(now_us + decision.delay_us, LATEST_US) if decision.delay_us else row.eta_us
+                free = replace(free, attempt_count=count, first_attempt_us=first_us)
+                self._put(replace(free, state=State.PENDING, eta_us=due_us))
             case Retry():
                 due_us = min(now_us + decision.delay_us, LATEST_US)
                 self._put(replace(attempted(free, decision), state=State.PENDING, eta_us=due_us))

@@ -47,6 +47,9 @@ class LimitContract:
         assert [task.queue_name for task in await subject.claim(10)] == ["other"]
 
 
+DAY_US = 86_400 * SECOND_US
+
+
 class RateContract:
     async def test_a_bucket_is_emptied_and_then_refilled_at_the_rate(self, subject: Subject) -> None:
         await subject.add(*[new_task("one-a-second") for _ in range(9)])
@@ -58,6 +61,17 @@ class RateContract:
         assert len(await subject.claim()) == 1
         subject.clock.advance(100 * SECOND_US)
         assert len(await subject.claim()) == 3, "a bucket holds no more than its size"
+
+    async def test_a_clock_that_was_a_day_ahead_and_is_set_back_stops_no_queue(self, subject: Subject) -> None:
+        subject.clock.advance(DAY_US)
+        await subject.add(*[new_task("one-a-second") for _ in range(9)])
+        assert len(await subject.claim()) == 3
+        subject.clock.advance(-DAY_US)
+        await subject.add(*[new_task("one-a-second") for _ in range(9)])
+        assert len(await subject.claim()) == 1
+        assert await subject.store.next_due() == SECOND_US
+        subject.clock.advance(SECOND_US)
+        assert len(await subject.claim()) == 1
 
     async def test_an_empty_bucket_says_when_it_has_a_token(self, subject: Subject) -> None:
         await subject.add(*[new_task("one-a-second") for _ in range(5)], new_task("other", countdown_us=2 * SECOND_US))

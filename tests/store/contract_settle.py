@@ -40,6 +40,18 @@ class SettleContract:
         assert await subject.get(1) == before
         assert (await subject.claim_one()).first_attempt_us == START_US + 100
 
+    async def test_release_with_a_delay_is_due_that_long_from_now(self, subject: Subject) -> None:
+        for task_id in (1, 2, 3):
+            await subject.add(new_task(task_id=task_id, eta_us=3))
+        tasks = {task.id: task for task in await subject.claim()}
+        subject.clock.advance(100)
+        delays = {1: 7, 2: 0, 3: LATEST_US}
+        settlements = [Settlement(tasks[task_id].lease, Release(delay)) for task_id, delay in delays.items()]
+        assert await subject.store.settle(settlements) == [True] * 3
+        infos = [await subject.get(task_id) for task_id in (1, 2, 3)]
+        assert [info.eta_us for info in infos] == [START_US + 107, 3, LATEST_US]
+        assert {(info.state, info.attempt_count, info.owner) for info in infos} == {(State.PENDING, 0, None)}
+
     async def test_release_of_a_later_attempt_keeps_the_first_attempts_time(self, subject: Subject) -> None:
         await subject.add(new_task(task_id=1))
         await subject.settle((await subject.claim_one()).lease, Retry(0, 500, "no"))

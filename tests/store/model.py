@@ -108,6 +108,7 @@ class Model:
         if isinstance(decision, Release):
             task["attempt_count"] -= 1
             task["first_us"] = task["first_us"] if task["attempt_count"] else None
+            task["eta_us"] = self.now_us + decision.delay_us if decision.delay_us else task["eta_us"]
             return True
         task["crash_count"] += decision.crashed
         task["last_error"] = decision.error

@@ -36,7 +36,7 @@ new_tasks = st.lists(
 statuses = st.none() | st.sampled_from([404, 500])
 decisions: st.SearchStrategy[Decision] = st.one_of(
     st.just(Complete()),
-    st.just(Release()),
+    st.builds(Release, seconds),
     st.builds(Retry, seconds, statuses, st.sampled_from(["", "oh"]), crashed=st.booleans()),
     st.builds(Die, st.just("retries"), statuses, st.sampled_from(["", "oh"]), crashed=st.booleans()),
 )

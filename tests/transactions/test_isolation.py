@@ -114,6 +114,35 @@ async def test_nor_in_the_way_of_a_session_with_a_level_of_its_own(database: Dat
         assert (runs, stage.tally(), stage.task_count()) == ([1, 1], {"x": 1}, 0)
 
 
+@pytest.mark.parametrize(("sqlstate", "rests"), [("40P01", False), ("55P03", False), ("40001", True)])
+@EVERY_POSTGRESQL_DRIVER
+async def test_a_lease_goes_on_being_short_after_a_conflict_that_has_nothing_to_do_with_it(
+    database: Database, sqlstate: str, rests: bool
+) -> None:
+    left_us: list[int] = []
+    async with staged(database) as stage:
+
+        @stage.task_handler("/worker")
+        async def worker() -> None:
+            now_us = "(extract(epoch from clock_timestamp()) * 1e6)::bigint"
+            left_us.extend(stage.rows(f"SELECT lease_until_us - {now_us} FROM hookware_task"))
+            if len(left_us) > 1:
+                return
+            raising = text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$")
+            if isinstance(stage.engine, AsyncEngine):
+                async with AsyncSession(stage.engine) as session:
+                    await (await session.connection()).execute(raising)
+            else:
+                with Session(stage.engine) as plain:
+                    plain.connection().execute(raising)
+
+        async with stage.running(dispatch_deadline_seconds=3600.0):
+            await worker.add_async()
+            await stage.settled()
+    assert len(left_us) == 2
+    assert (left_us[1] > 3000e6) == rests
+
+
 @EVERY_POSTGRESQL_DRIVER
 async def test_hookwares_own_statements_are_at_read_committed_whatever_the_servers_default(database: Database) -> None:
     look = database.look()

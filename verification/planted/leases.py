@@ -68,7 +68,7 @@ BUGS: tuple[Bug, ...] = (
         breaks("I15"),
         (
             "dispatcher.py",
-            "            stale = self._env.monotonic() - attempt.claimed_at > ",
+            "            stale = self._heartbeat.age(attempt.task.lease) > ",
             "            stale = False and ",
         ),
     ),

@@ -6,7 +6,9 @@ from sqlalchemy.exc import DBAPIError
 
 from hookware.errors import TransientError
 
-_SQLSTATES = {"40001", "40P01", "55P03"}
+_SERIALIZATION_FAILURE = "40001"
+
+_SQLSTATES = {_SERIALIZATION_FAILURE, "40P01", "55P03"}
 """Serialization failure, deadlock, lock not available."""
 
 _SQLITE_CODES = {5, 6}
@@ -52,6 +54,15 @@ def conflict_in(error: BaseException) -> str | None:
 def collision_in(error: BaseException) -> str | None:
     """Do the same for a collision."""
     return _text_in(error, is_collision)
+
+
+def sees_snapshot(error: BaseException) -> bool:
+    """Say whether a transaction was refused for what has changed since its begin: at READ COMMITTED none ever is."""
+    return _text_in(error, _is_serialization_failure) is not None
+
+
+def _is_serialization_failure(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and _codes(error.orig)[0] == _SERIALIZATION_FAILURE
 
 
 def _codes(original: object) -> tuple[object, int | None]:

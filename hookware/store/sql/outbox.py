@@ -1,6 +1,5 @@
 """The database of one Hookware as enqueue sees it: whose engine, which store, and whom to wake."""
 
-import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from hookware.errors import (
     describe,
 )
 from hookware.events import Events, TasksCommitted
+from hookware.log import log_of
 from hookware.store.base import AddResult
 from hookware.store.notices import Notices
 from hookware.store.sql import executed, postgresql, sqlite
@@ -44,7 +44,7 @@ from hookware.store.sql.unusable import is_unusable, unusable
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 _installed: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
 
 
@@ -102,7 +102,10 @@ class Outbox:
         )
         self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
         self.listens = listen is not False
-        self.open_limiter, self.commit_limiter, self.rollback_limiter = (anyio.CapacityLimiter(40) for _ in range(3))
+        # Whoever waits for a connection, or for its turn to write, takes no place from those who hold it.
+        self.open_limiter, self.turn_limiter, self.commit_limiter, self.rollback_limiter = map(
+            anyio.CapacityLimiter, [40] * 4
+        )
         # Handlers that overran their deadline hold a thread until they return: others must not wait for it.
         self.handler_limiter = anyio.CapacityLimiter(config.concurrency + 40)
         self.keeps_snapshots = self.seen = self._prepared = False

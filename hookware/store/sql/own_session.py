@@ -73,6 +73,13 @@ class OwnSession(sqlmodel.Session):
     def _has_changes(self) -> bool:
         return bool(self.new or self.dirty or self.deleted)
 
+    def needs_turn(self, *, writes: bool) -> bool:
+        """Whether its commit has to wait for other writers first, on SQLite; `writes`: besides what waits in it."""
+        connection = self._own_connection
+        if connection is None or connection.dialect.name != "sqlite" or sqlite.in_transaction(connection):
+            return False
+        return writes or self._has_changes
+
     def open(self, line: object | None = None) -> Connection:
         """Give the session's connection, in its transaction; `line` is whose doing it is, if another thread's."""
         if self._finished:
@@ -110,8 +117,7 @@ class OwnSession(sqlmodel.Session):
         """
         try:
             connection = self.open(line)
-            writes = bool(rows) or complete is not None or self._has_changes
-            if writes and connection.dialect.name == "sqlite" and not sqlite.in_transaction(connection):
+            if self.needs_turn(writes=bool(rows) or complete is not None):
                 self._take_turn(connection, line)
             self.add_all(rows)
             self.task_count += len(rows)

@@ -1,7 +1,6 @@
 """What is set of queues at run time, in rows: read with each look, locked where processes have to agree."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from hookware.core.allowance import NO_STATE, QueueState, allowance
 from hookware.core.queue import QueueSettings
 from hookware.core.rate_limit import Bucket
 from hookware.core.retry import RetryOptions
+from hookware.log import log_of
 from hookware.store.sql.damage import DamageError, is_unreadable
 from hookware.store.sql.read import LEASED
 from hookware.store.sql.tables import queue_table, task_table
@@ -40,7 +40,7 @@ _FILL = _FILL.values(
     tokens=bindparam("now_tokens", type_=BigInteger()), refilled_us=bindparam("at_us", type_=BigInteger())
 )
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Running(NamedTuple):

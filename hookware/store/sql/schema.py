@@ -1,17 +1,16 @@
 """hookware's tables in the database: made where they are missing, and compared with what this version works with."""
 
-import logging
-
 from sqlalchemy import Connection, Inspector, Table, inspect
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from hookware.errors import ConfigurationError
+from hookware.log import log_of
 from hookware.store.sql.postgresql import lock_tables
 from hookware.store.sql.tables import cron_table, executed_table, metadata, name_table, queue_table, task_table
 
 TABLES = [task_table, name_table, queue_table, executed_table, cron_table]
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 def make_tables(connection: Connection) -> None:

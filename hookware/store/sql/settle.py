@@ -47,11 +47,15 @@ def settle(
     for settlement in settlements:
         wanted.setdefault(settlement.lease, settlement)
     completes = [one.lease for one in wanted.values() if isinstance(one.decision, Complete)]
-    releases = [one.lease for one in wanted.values() if isinstance(one.decision, Release)]
+    releases: dict[int, list[Lease]] = {}
+    for one in wanted.values():
+        if isinstance(one.decision, Release):
+            releases.setdefault(one.decision.delay_us, []).append(one.lease)
     attempts = [one for one in wanted.values() if isinstance(one.decision, Retry | Die)]
     until_us = min(now_us + tombstone_us, LATEST_US)
     done = _complete(connection, completes, now_us, tombstone_us, retention)
-    done |= _release(connection, releases)
+    for delay_us, leases in releases.items():
+        done |= _release(connection, leases, {"eta_us": min(now_us + delay_us, LATEST_US)} if delay_us else {})
     done |= _end_attempts(connection, attempts, now_us, until_us, retention)
     return [_take(done, settlement.lease) for settlement in settlements]
 
@@ -108,7 +112,7 @@ def _keep(connection: Connection, leases: Sequence[Lease], now_us: int, retentio
     return list(connection.execute(statement.returning(_columns.id, _columns.fence, *named(connection))))
 
 
-def _release(connection: Connection, leases: Sequence[Lease]) -> set[Lease]:
+def _release(connection: Connection, leases: Sequence[Lease], changes: Mapping[str, int]) -> set[Lease]:
     done: set[Lease] = set()
     unstarted = case((_columns.attempt_count <= 1, None), else_=_columns.first_attempt_us)
     for some in chunks(leases):
@@ -118,6 +122,7 @@ def _release(connection: Connection, leases: Sequence[Lease]) -> set[Lease]:
             attempt_count=_columns.attempt_count - 1,
             first_attempt_us=unstarted,
             **_ENDED,
+            **changes,
         )
         rows = connection.execute(statement.returning(_columns.id, _columns.fence))
         done.update(Lease(row.id, row.fence) for row in rows)
