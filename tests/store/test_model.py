@@ -33,9 +33,12 @@ KEYED = "keyed"
 queue_names = st.sampled_from(["a", KEYED, *KEPT_US, *DEAD_US])
 owners = st.sampled_from(["one", "two"])
 names = st.none() | st.sampled_from(["x", "y"])
-dedup_keys = st.none() | st.sampled_from(["k", "l"])
-policies = st.sampled_from(["skip", "replace"])
-all_keys = st.builds(Keys, fair_key=st.just("f"), dedup_key=dedup_keys, on_conflict=policies)
+all_keys = st.just(Keys(fair_key="f")) | st.builds(
+    Keys,
+    fair_key=st.just("f"),
+    dedup_key=st.sampled_from(["k", "l"]),
+    on_conflict=st.sampled_from(["skip", "replace", "raise"]),
+)
 new_tasks = st.lists(
     st.tuples(queue_names, names, st.none() | st.integers(-20, 20), all_keys),
     min_size=1, max_size=4,

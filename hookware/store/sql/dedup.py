@@ -45,11 +45,11 @@ class Sorted(NamedTuple):
     has_dropped: bool
 
 
-def raises(connection: Connection, task: NewTask) -> bool:
-    """Say whether a task may not be added, because one with its key waits and it wants to be told."""
-    if task.keys.dedup_key is None or task.keys.on_conflict != "raise":
-        return False
-    return is_waiting(connection, task.queue_name, task.keys.dedup_key)
+def waiting_for(connection: Connection, tasks: Sequence[NewTask]) -> set[Key]:
+    """Give those keys of which tasks wait already, for tasks that may not be added then."""
+    raising = (task for task in tasks if task.keys.on_conflict == "raise")
+    keys = [(task.queue_name, task.keys.dedup_key) for task in raising if task.keys.dedup_key is not None]
+    return {key for key in dict.fromkeys(keys) if is_waiting(connection, *key)}
 
 
 def is_waiting(connection: Connection, queue_name: str, dedup_key: str) -> bool:
