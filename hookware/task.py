@@ -371,8 +371,8 @@ def _check_each(tasks: Sequence[Task]) -> None:
         objects.add(id(task))
 
 
-def _mark(tasks: Sequence[Task], added: Sequence[NewTask]) -> None:
-    """Tell the tasks that were added; the others had a taken name, and so can be told apart by it."""
-    names = {new.name for new in added}
-    for task, new in zip([task for task in tasks if (task.name or None) in names], added, strict=True):
-        task._enqueued(new)
+def _mark(tasks: Sequence[Task], added: Sequence[NewTask | None]) -> None:
+    """Tell the tasks that were added; an error for the whole call says of none that it was."""
+    for task, new in zip(tasks, added, strict=False):
+        if new is not None:
+            task._enqueued(new)
