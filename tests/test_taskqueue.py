@@ -237,6 +237,7 @@ def refusals() -> Iterator[tuple[list[Any], type[Exception]]]:
     yield [added, Task(name="a"), Task(name="a")], tq.BadTaskStateError
     yield [Task(name="a"), Task(name="a"), added], tq.DuplicateTaskNameError
     yield [*many(100), pull], tq.InvalidTaskError
+    yield [*many(101), pull], tq.InvalidTaskError
     yield [*many(2), pull], tq.InvalidTaskError
     yield [*many(2), "/w"], TypeError
 
