@@ -41,6 +41,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 HeaderValue = str | Iterable[str]
+HeaderArgument = Mapping[str, HeaderValue] | Iterable[tuple[str, HeaderValue]]
 
 
 class TaskArguments(TypedDict, total=False):
@@ -48,7 +49,7 @@ class TaskArguments(TypedDict, total=False):
 
     countdown: float | str | None
     eta: datetime | None
-    headers: Mapping[str, HeaderValue] | None
+    headers: HeaderArgument | None
     method: str
     name: str | None
     params: Mapping[str, object] | None
@@ -210,10 +211,10 @@ def content_of(method: str, payload: str | bytes | None, params: Mapping[str, ob
     return Content(payload=_bytes(payload), content_type=content_type, query=encoded or query)
 
 
-def checked_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, str | list[str]]:
+def checked_headers(headers: HeaderArgument | None) -> dict[str, str | list[str]]:
     """Give a task's headers by lower-case name; the last of two spellings wins, a list repeats the header."""
     checked: dict[str, str | list[str]] = {}
-    for name, value in (headers or {}).items():
+    for name, value in _header_items(headers):
         values = [value] if isinstance(value, str) else list(_each_value(name, value))
         if is_forbidden(name):
             raise InvalidTaskError(
@@ -228,6 +229,17 @@ def checked_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, str 
     return checked
 
 
+def _header_items(headers: HeaderArgument | None) -> Iterable[tuple[str, HeaderValue]]:
+    try:
+        items = dict(headers or ()).items()
+    except (TypeError, ValueError):
+        raise TypeError(f"headers must map names to values, or be such pairs, got {_shown(headers)}") from None
+    for name, value in items:
+        if not isinstance(name, str):
+            raise InvalidTaskError(f"a header's name must be text, got {_shown(name)}: convert it first")
+        yield name, value
+
+
 def check_mode(method: str, tag: str | None, **only_push: object) -> None:
     """Refuse what does not go with a pull task (`only_push`), and a tag on any other."""
     if method != PULL:
@@ -237,8 +249,20 @@ def check_mode(method: str, tag: str | None, **only_push: object) -> None:
     given = [name for name, value in only_push.items() if value]
     if given:
         raise InvalidTaskError(f"a pull task may not have {' or '.join(given)}: leave it out")
-    if tag is not None and len(tag.encode()) > MAX_TAG_LENGTH:
-        raise InvalidTagError(f"the tag has {len(tag.encode())} bytes of {MAX_TAG_LENGTH}")
+    if tag is not None:
+        check_tag(tag)
+
+
+def check_tag(tag: object) -> None:
+    """Refuse a tag that a database would not take, or that is too long."""
+    try:
+        length = len(tag.encode()) if isinstance(tag, str) and "\0" not in tag else None
+    except UnicodeEncodeError:
+        length = None
+    if length is None:
+        raise InvalidTagError(f"the tag {_shown(tag)} is refused: it must be text without NUL that is valid Unicode")
+    if length > MAX_TAG_LENGTH:
+        raise InvalidTagError(f"the tag has {length} bytes of {MAX_TAG_LENGTH}: shorten it")
 
 
 def due(eta: datetime | None, countdown: float | str | None, now_us: int) -> tuple[int | None, int]:

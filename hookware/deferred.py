@@ -143,9 +143,8 @@ def _task(
     outbox, _ = outbox_for(session, connection)
     functions, name = _functions(outbox.functions), task_arguments.get("name")
     body, content_type = functions.write(obj, args, kwargs, context(queue_name, name))
-    headers = {
-        key: value for key, value in (task_arguments.get("headers") or {}).items() if key.lower() != _CONTENT_TYPE
-    }
+    given = dict(task_arguments.get("headers") or ())
+    headers = {key: value for key, value in given.items() if key.lower() != _CONTENT_TYPE}
     task_arguments["headers"] = {**headers, _CONTENT_TYPE: content_type}
     return Task(body, **task_arguments)
 

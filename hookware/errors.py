@@ -119,10 +119,11 @@ class InvalidTaskError(Error):
     """The task's arguments are wrong, or do not go together.
 
     Attributes:
-        added: the tasks of the same call that were stored all the same, where only a taken name stood in the way.
+        added: what was stored all the same, where only a taken name or a waiting key stood in the way: of each task
+            of the call, in order, its stored form or None.
     """
 
-    added: tuple[NewTask, ...] = ()
+    added: tuple[NewTask | None, ...] = ()
 
 
 class InvalidEtaError(InvalidTaskError):

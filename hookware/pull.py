@@ -1,9 +1,9 @@
 """Pull queues: their tasks are not delivered, but leased by whoever works on them, in any process."""
 
-import logging
 from functools import partial
 from typing import Final
 
+from hookware.arguments import check_tag
 from hookware.control import Named, place_of
 from hookware.core.task import PULL
 from hookware.errors import (
@@ -12,9 +12,9 @@ from hookware.errors import (
     InvalidDeadlineError,
     InvalidLeaseTimeError,
     InvalidMaxTasksError,
-    InvalidTagError,
     describe,
 )
+from hookware.log import log_of
 from hookware.operations import perform, perform_async
 from hookware.store.sql import pull
 from hookware.store.sql.operation import Operation
@@ -22,9 +22,8 @@ from hookware.task import Task
 
 MAX_LEASE_SECONDS: Final = 604_800
 MAX_TASKS_PER_LEASE: Final = 1000
-_MAX_TAG_BYTES: Final = 500
 
-_logger = logging.getLogger("hookware")
+_logger = log_of()
 
 
 class Pulling(Named):
@@ -76,7 +75,7 @@ class Pulling(Named):
             deadline: as in `lease_tasks`.
 
         Raises:
-            InvalidTagError: the tag is longer than 500 bytes.
+            InvalidTagError: the tag is longer than 500 bytes, or holds NUL.
             Error: as in `lease_tasks`.
         """
         check_deadline(deadline)
@@ -159,9 +158,7 @@ def _check_max_tasks(max_tasks: object) -> None:
 def _check_tag(tag: object) -> None:
     if not isinstance(tag, str):
         raise TypeError(f"tag must be text, got {type(tag).__name__}")
-    size = len(tag.encode("utf-8", "replace"))
-    if size > _MAX_TAG_BYTES:
-        raise InvalidTagError(f"the tag has {size} bytes of {_MAX_TAG_BYTES}: shorten it")
+    check_tag(tag)
 
 
 def _leased(queue_name: str, leased: pull.Leased) -> list[Task]:

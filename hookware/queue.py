@@ -1,6 +1,6 @@
 """A queue, as its users see it: its settings, adding to it, and all that can be done to what is in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -286,5 +286,5 @@ def _queues(given: object) -> tuple[list[Queue], bool]:
 def _several(task: Task | Iterable[Task] | None) -> list[Task]:
     if isinstance(task, Task):
         return [task]
-    # One more than the limit is enough to refuse them, however many an iterator would give.
-    return list(islice(task, MAX_TASKS_PER_ADD + 1)) if task else []
+    # Of an iterator, which may have no end, one more than the limit is enough to refuse them.
+    return list(islice(task, MAX_TASKS_PER_ADD + 1) if isinstance(task, Iterator) else task or ())

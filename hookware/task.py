@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from hookware import arguments
-from hookware.arguments import HeaderValue, TaskRetryOptions
+from hookware.arguments import HeaderArgument, TaskRetryOptions
 from hookware.core.headers import is_internal
 from hookware.core.queue import DEFAULT_QUEUE
 from hookware.core.task import PULL, Draft, Headers, Keys, NewTask
@@ -35,7 +35,7 @@ class Task:
         payload: the body; text is sent as UTF-8 with a content type of text/plain.
         countdown: seconds from now until the task is due.
         eta: when the task is due; a naive datetime is local time. At most 30 days ahead.
-        headers: the request's headers; a list as value repeats the header.
+        headers: the request's headers, a mapping or pairs; a list as value repeats the header.
         method: POST, GET, HEAD, PUT or DELETE; or PULL, for a pull queue.
         name: unique in its queue, also for nine days after the task is done. Unnamed tasks get their id as name.
         params: what the handler gets: a form in the body of a POST, the query of the others.
@@ -56,7 +56,7 @@ class Task:
 
     Raises:
         InvalidTaskError: the arguments are wrong, or do not go together; a subclass says which.
-        InvalidTagError: the tag is too long.
+        InvalidTagError: the tag is no text, holds NUL, or is too long.
         InvalidDispatchDeadlineError: the deadline is out of its range.
         TypeError: an argument is unknown, or of a type that cannot be meant.
     """
@@ -72,7 +72,7 @@ class Task:
         *,
         countdown: float | str | None = None,
         eta: datetime | None = None,
-        headers: Mapping[str, HeaderValue] | None = None,
+        headers: HeaderArgument | None = None,
         method: str = "POST",
         name: str | None = None,
         params: Mapping[str, object] | None = None,
@@ -372,8 +372,8 @@ def _check_each(tasks: Sequence[Task]) -> None:
         objects.add(id(task))
 
 
-def _mark(tasks: Sequence[Task], added: Sequence[NewTask]) -> None:
-    """Tell the tasks that were added; the others had a taken name, and so can be told apart by it."""
-    names = {new.name for new in added}
-    for task, new in zip([task for task in tasks if (task.name or None) in names], added, strict=True):
-        task._enqueued(new)
+def _mark(tasks: Sequence[Task], added: Sequence[NewTask | None]) -> None:
+    """Tell the tasks that were added; an error for the whole call says of none that it was."""
+    for task, new in zip(tasks, added, strict=False):
+        if new is not None:
+            task._enqueued(new)

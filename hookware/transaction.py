@@ -8,7 +8,7 @@ Read `enqueue` first: it is the table of the documentation, in code.
 
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -224,6 +224,7 @@ class _Ledger:
     """What one session transaction carries, and how it ended.
 
     `reserved` are the tasks that waited for a session: they are put in at its commit, and wait again if it only read.
+    `completes` is the delivery whose task ends with the commit, unless one of `savepoints` is rolled back before.
     """
 
     outbox: Outbox
@@ -231,6 +232,7 @@ class _Ledger:
     rows: list[TaskRow] = field(default_factory=list)
     reserved: list[TaskRow] = field(default_factory=list)
     completes: Delivery | None = None
+    savepoints: list[SessionTransaction] = field(default_factory=list)
     ending: Ending | None = None
     over: bool = False
 
@@ -252,9 +254,15 @@ def complete_in(session: object, unit: UnitOfWork, delivery: Delivery) -> None:
             "one transaction cannot span both"
         )
     ledger = _ledger(inner, unit.outbox, unit)
-    keep = unit.outbox.store.retention.keeps(delivery.task.queue_name)
-    ledger.completes, ledger.ending = delivery, Ending(inner, delivery.task, keep=keep)
-    unit.completing = delivery.completing = True
+    ledger.completes, ledger.savepoints = delivery, list(_savepoints(inner))
+    unit.completing = True
+
+
+def _savepoints(session: Session) -> Iterator[SessionTransaction]:
+    transaction = session.get_nested_transaction()
+    while transaction is not None and transaction.nested:
+        yield transaction
+        transaction = transaction.parent
 
 
 def _join(session: Session, rows: Sequence[TaskRow], outbox: Outbox, unit: UnitOfWork | None) -> None:
@@ -307,6 +315,10 @@ def _commits(session: Session) -> None:
         return
     _join(session, ledger.reserved, ledger.outbox, ledger.unit)
     ledger.reserved = []
+    if ledger.completes is not None:
+        # No earlier: it locks the task's row, and while that is locked its lease cannot be renewed.
+        ledger.completes.completing, task = True, ledger.completes.task
+        ledger.ending = Ending(session, task, keep=ledger.outbox.store.retention.keeps(task.queue_name))
     if ledger.rows and ledger.unit is not None:
         ledger.unit.commits_late()  # said before, because the commit that fails is the one that matters
 
@@ -341,8 +353,8 @@ def _savepoint_rolled_back(session: Session, transaction: SessionTransaction) ->
     ledger = session.info.get(_LEDGER)
     if ledger is not None and transaction.nested:
         ledger.rows = [row for row in ledger.rows if row in session]
-        if ledger.ending is not None:
-            ledger.ending.savepoint_rolled_back()
+        if transaction in ledger.savepoints:
+            ledger.completes = None
 
 
 @event.listens_for(Session, "after_transaction_end")

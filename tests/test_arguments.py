@@ -2,7 +2,7 @@
 
 import string
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hookware import errors
 from hookware.arguments import TaskRetryOptions, checked_name, checked_queue_name, deadline_us, due
-from hookware.taskqueue import Task
+from hookware.taskqueue import Queue, Task
 
 NOW_US = 1_243_814_400_000_000
 DAY_US = 86_400_000_000
@@ -238,3 +238,33 @@ def test_a_tag_is_measured_in_bytes() -> None:
     assert Task(method="PULL", payload="x", tag="ü" * 250).tag == "ü" * 250
     with pytest.raises(errors.InvalidTagError, match="502 bytes of 500"):
         Task(method="PULL", payload="x", tag="ü" * 251)
+
+
+@pytest.mark.parametrize(("tag", "said"), [("a\0b", r"'a\\x00b'"), ("\ud800", "ud800"), (5, "tag 5"), (b"t", "b't'")])
+def test_a_tag_that_no_database_takes_is_refused(tag: Any, said: str) -> None:
+    with pytest.raises(errors.InvalidTagError, match=f"{said}.*text without NUL"):
+        Task(method="PULL", payload="x", tag=tag)
+
+
+@pytest.mark.parametrize("tag", ["a\0b", "\ud800"])
+def test_a_tag_that_no_database_takes_cannot_be_leased_by(tag: str) -> None:
+    with pytest.raises(errors.InvalidTagError, match="text without NUL"):
+        Queue("q").lease_tasks_by_tag(1, 1, tag)
+
+
+@pytest.mark.parametrize("pairs", [list, tuple, iter, dict])
+def test_headers_may_be_pairs_of_which_the_last_with_a_name_counts(pairs: Callable[[Any], Any]) -> None:
+    given = [("X-A", "1"), ("x-b", ["2", "3"]), ("x-a", "4")]
+    assert Task(url="/w", headers=pairs(given)).headers == {"x-a": "4", "x-b": ["2", "3"]}
+
+
+@pytest.mark.parametrize("headers", [5, "x-a: 1", [("a", "b", "c")], ["abc"], [5], [([], "a")]])
+def test_headers_that_are_no_pairs_are_a_type_error(headers: Any) -> None:
+    with pytest.raises(TypeError, match="headers must map names to values"):
+        Task(url="/w", headers=headers)
+
+
+@pytest.mark.parametrize("name", [5, None, b"x"])
+def test_the_name_of_a_header_is_text(name: Any) -> None:
+    with pytest.raises(errors.InvalidTaskError, match="name must be text"):
+        Task(url="/w", headers=[(name, "a")])

@@ -15,7 +15,7 @@ from tests.stage import Stage, Tally
 
 
 class Waiting:
-    """A handler that writes, and waits until it is let on; at the second attempt it does not wait."""
+    """A handler that writes, ends with that, and waits until it is let on; at the second attempt it does not wait."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -27,12 +27,12 @@ class Waiting:
         self.started_count += 1
         with Session(self._stage.sync_engine) as session:
             session.add(Tally(key="x", count=1))
+            task.complete_in(session)
             if self._stage.sync_engine.dialect.name == "postgresql":
                 session.flush()  # on SQLite, that would keep everybody else from writing
             self.started.set()
             if self.started_count == 1:
                 await self._wait()
-            task.complete_in(session)
             session.commit()
 
     async def _wait(self) -> None:

@@ -237,6 +237,7 @@ def refusals() -> Iterator[tuple[list[Any], type[Exception]]]:
     yield [added, Task(name="a"), Task(name="a")], tq.BadTaskStateError
     yield [Task(name="a"), Task(name="a"), added], tq.DuplicateTaskNameError
     yield [*many(100), pull], tq.InvalidTaskError
+    yield [*many(101), pull], tq.InvalidTaskError
     yield [*many(2), pull], tq.InvalidTaskError
     yield [*many(2), "/w"], TypeError
 
@@ -291,6 +292,20 @@ async def test_a_taken_name_leaves_only_its_task_out(engine: Engine, monkeypatch
             with pytest.raises(tq.BadTaskStateError):
                 await add(tasks)
     assert [event.count for event in events.events if isinstance(event, TasksCommitted)] == [1, 3, 3]
+
+
+async def test_a_key_that_waits_leaves_only_its_task_out(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real transaction
+    hookware = Hookware(engine=engine, dispatch=False)
+    async with serving(hookware):
+        await tq.add_async(url="/w", key="z", countdown=99)
+        for n, add in enumerate((Queue("default").add_async, blocking(Queue("default").add))):
+            new = [Task(url="/3", key=f"new {n}", on_conflict="raise") for _ in range(2)]
+            tasks = [Task(url="/1", key="z", on_conflict="raise"), Task(url="/2"), *new]
+            with pytest.raises(tq.TaskAlreadyExistsError, match=f"'new {n}'"):
+                await add(tasks)
+            assert [task.was_enqueued for task in tasks] == [False, True, True, False]
+            assert await stored_urls(hookware, tasks) == [None, "/2", "/3", None]
 
 
 def blocking(add: Any) -> Any:

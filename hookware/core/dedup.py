@@ -1,7 +1,9 @@
 """Which of the waiting tasks with one dedup key runs."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+K = TypeVar("K")
 
 
 class Waiting(NamedTuple):
@@ -21,3 +23,9 @@ def survivor(waiting: Sequence[Waiting]) -> int:
         if one.on_conflict == "replace":
             kept = one
     return kept.task_id
+
+
+def survivors(groups: Mapping[K, Sequence[Waiting]], beaten: Container[int]) -> dict[K, int]:
+    """Give the one of each group that runs. A task whose name is another's is `beaten`: none gives way to it."""
+    fit = {key: [one for one in group if one.task_id not in beaten] for key, group in groups.items()}
+    return {key: survivor(group) for key, group in fit.items() if group}

@@ -116,8 +116,10 @@ class Store(Protocol):
         Each claimed task has its fence and attempt count raised by one, its first attempt's time set if unset.
         Slots are shared between queues in turn (`core.queue.share_slots`); within a queue: by ETA, then id.
         A named task that has not won its name wins it here; if another task holds the name, it becomes DEAD
-        with the reason "duplicate" instead of being claimed. A row that cannot be decoded, or holds numbers that no
-        task has, becomes DEAD with the reason "undecodable", and the others are claimed all the same.
+        with the reason "duplicate" instead of being claimed. Of waiting tasks with one dedup key, one that has its name
+        stays (`core.dedup.survivor`), and wins it here even if it is not due; the others are removed.
+        A row that cannot be decoded, or holds numbers that no task has, becomes DEAD with the reason "undecodable", and
+        the others are claimed all the same.
         """
         ...
 

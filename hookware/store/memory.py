@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from hookware.core.dedup import Waiting, survivor
+from hookware.core.dedup import Waiting, survivors
 from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, State
 from hookware.core.queue import QueueSettings
 from hookware.core.retention import retention
@@ -244,24 +244,13 @@ class MemoryStore:
 
     def _claim(self, wish: Claim, now_us: int) -> Claimed:
         choosing = Choosing(self._rows.values(), self._queues, wish.exclude, now_us)
-        leases = [self._lease(row, wish, now_us) for row in choosing.chosen(wish.limit)]
-        tasks = [task for task in leases if task is not None]
+        runners, cleared = self._sort_out(choosing.chosen(wish.limit), now_us)
+        tasks = [self._lease(row, wish, now_us) for row in runners]
         choosing.begun(Counter(task.queue_name for task in tasks))
         after = Choosing(self._rows.values(), self._queues, wish.exclude, now_us)
-        return Claimed(tasks, *after.until_next(choosing.held_back), cleared=None in leases)
+        return Claimed(tasks, *after.until_next(choosing.held_back), cleared=cleared)
 
-    def _lease(self, row: Row, wish: Claim, now_us: int) -> LeasedTask | None:
-        if not self._wins_its_key(row, now_us):
-            return None
-        if row.key is not None:
-            holder = self._names.get(row.key)
-            if holder is None or not holder.holds(now_us):
-                holder = self._names[row.key] = Holder(row.task.id)
-            if holder.task_id != row.task.id:
-                error = f"the name is held by task {holder.task_id}"
-                dead = replace(row, state=State.DEAD, ended_us=now_us, dead_reason="duplicate", last_error=error)
-                self._put(dead)
-                return None
+    def _lease(self, row: Row, wish: Claim, now_us: int) -> LeasedTask:
         taken = replace(
             row,
             state=State.LEASED,
@@ -275,17 +264,42 @@ class MemoryStore:
         task = leased(taken, now_us)
         return task if task.retry is not None else replace(task, retry=self._queues.of(task.queue_name).retry)
 
-    def _wins_its_key(self, row: Row, now_us: int) -> bool:
-        """Say whether the row is still there once, of the waiting tasks with its dedup key, all but one are gone."""
-        key, name = row.task.keys.dedup_key, row.task.queue_name
-        if key is None or row.task.id not in self._rows:
-            return row.task.id in self._rows
-        same = self._waiting(name, key)
-        kept = survivor([Waiting(each.task.id, each.task.keys.on_conflict) for each in same])
-        for each in same:
-            if each.task.id != kept:
-                self._remove(each, now_us)
-        return row.task.id == kept
+    def _sort_out(self, rows: Sequence[Row], now_us: int) -> tuple[list[Row], bool]:
+        """Let each name be won by one task, and of each dedup key one stay; who runs, and whether others went."""
+        keys = {row.task.id: (row.task.queue_name, row.task.keys.dedup_key) for row in rows if row.task.keys.dedup_key}
+        waiting = {key: self._waiting(*key) for key in keys.values()}
+        groups = {
+            key: [Waiting(row.task.id, row.task.keys.on_conflict) for row in group] for key, group in waiting.items()
+        }
+        beaten: dict[int, int] = {}
+        while True:
+            kept = survivors(groups, beaten)
+            runners = dict.fromkeys(kept.get(keys[i]) if i in keys else i for i in (row.task.id for row in rows))
+            lost = self._lost([i for i in runners if i is not None and i not in beaten], now_us)
+            beaten |= lost
+            if lost.keys().isdisjoint(kept.values()):
+                break
+        dropped = [row for group in waiting.values() for row in group if row.task.id not in {*kept.values(), *beaten}]
+        for row in dropped:
+            self._forget(row, now_us)
+        for task_id, holder in beaten.items():
+            dead = replace(self._rows[task_id], state=State.DEAD, ended_us=now_us, dead_reason="duplicate")
+            self._put(replace(dead, last_error=f"the name is held by task {holder}"))
+        left = [row for row in rows if row.task.id in runners and row.task.id not in beaten]
+        return left, bool(dropped or beaten)
+
+    def _lost(self, task_ids: Iterable[int], now_us: int) -> dict[int, int]:
+        """Let tasks win their names; give the holders of the names of those that could not."""
+        lost: dict[int, int] = {}
+        for task_id in task_ids:
+            key = self._rows[task_id].key
+            if key is not None:
+                holder = self._names.get(key)
+                if holder is None or not holder.holds(now_us):
+                    holder = self._names[key] = Holder(task_id)
+                if holder.task_id != task_id:
+                    lost[task_id] = holder.task_id
+        return lost
 
     def _waiting(self, queue_name: str, dedup_key: str | None) -> list[Row]:
         """Give the waiting tasks with a dedup key, in the order in which they were added."""

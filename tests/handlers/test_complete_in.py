@@ -117,6 +117,29 @@ async def test_a_stale_fence_refuses_the_commit(stage: Stage, swallows: bool) ->
 
 
 @EVERY_DATABASE_ON_A_LOOP
+async def test_until_the_commit_the_lease_is_renewed(stage: Stage) -> None:
+    ends: list[int] = []
+
+    @stage.task_handler("/worker")
+    def worker(task: TaskContext) -> None:
+        heartbeat = stage.hookware._processing._heartbeat  # type: ignore[union-attr]  # it runs
+        with Session(stage.sync_engine) as session:
+            task.complete_in(session)
+            session.flush()
+            for _ in range(2):
+                heartbeat.beat()
+                ends.extend(stage.rows("SELECT lease_until_us FROM hookware_task"))
+            session.commit()
+
+    async with stage.running():
+        await worker.add_async()
+        (settled,) = await stage.settled()
+    assert settled.accepted
+    assert ends[0] < ends[1]
+    assert stage.task_count() == 0
+
+
+@EVERY_DATABASE_ON_A_LOOP
 async def test_tasks_added_through_that_session_commit_with_it(stage: Stage) -> None:
     ran: list[str] = []
 

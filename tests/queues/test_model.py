@@ -5,7 +5,7 @@ was added first comes first; an unnamed task leaves no tombstone; and a task run
 One of App Engine's that may surprise: the retry options of a pull task count for nothing, only those of its queue.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,11 +18,17 @@ from hypothesis import strategies as st
 from hookware import Hookware, Queue, QueueStatistics, Task, TaskRetryOptions
 from hookware.core.task import PULL
 from hookware.taskqueue import (
+    MAX_TASKS_PER_ADD,
+    BadTaskStateError,
+    DuplicateTaskNameError,
     Error,
+    InvalidQueueModeError,
+    InvalidTaskError,
     QueuePausedError,
     TaskAlreadyExistsError,
     TaskLeaseExpiredError,
     TombstonedTaskError,
+    TooManyTasksError,
 )
 from tests.databases import EVERY_DATABASE, Database
 from tests.queues.site import SECOND_US, SteppedEnv
@@ -107,6 +113,28 @@ class Model:
         return name in self.tasks
 
 
+def batch_refusal(tasks: list[Task], is_pull: bool) -> type[Exception] | None:
+    """Say which error App Engine's client, and then its service, has for the whole call."""
+    if len({task.method == PULL for task in tasks}) > 1:
+        return InvalidTaskError
+    if len(tasks) > MAX_TASKS_PER_ADD:
+        return TooManyTasksError
+    for n, task in enumerate(tasks):
+        if task.name and task.name in [earlier.name for earlier in tasks[:n]]:
+            return DuplicateTaskNameError
+        if task.was_enqueued or any(task is earlier for earlier in tasks[:n]):
+            return BadTaskStateError
+    return InvalidQueueModeError if tasks and (tasks[0].method == PULL) != is_pull else None
+
+
+def refusal_of(queue: Queue, tasks: Iterable[Task]) -> type[Exception] | None:
+    try:
+        queue.add(tasks)
+    except Error as error:
+        return type(error)
+    return None
+
+
 @dataclass
 class Pair:
     """A queue and its model, and the tasks that were leased or added."""
@@ -129,6 +157,32 @@ class Pair:
         self.queue.add(task)
         self.model.put(str(task.name), name is not None, seconds, tag if self.is_pull else None)
         self.seen.append(task)
+
+    def add_batch(self, wanted: list[tuple[str, str | None]], as_iterator: bool) -> None:
+        """Add several at once, of which some may be of the other kind, added before, or there twice or too many."""
+        tasks = [task for kind, name in wanted for task in self.made(kind, name)]
+        was_enqueued = [task.was_enqueued for task in tasks]
+        # Of an iterator, nobody looks at more than it takes to refuse it.
+        expected = batch_refusal(tasks[: MAX_TASKS_PER_ADD + 1] if as_iterator else tasks, self.is_pull)
+        names = [task.name for task in tasks]
+        if expected is None:
+            outcomes = [self.model.add(name) if name else None for name in names]
+            expected = next((error for error in reversed(outcomes) if error is not None), None)
+            was_enqueued = [outcome is None for outcome in outcomes]
+        assert refusal_of(self.queue, iter(tasks) if as_iterator else tasks) is expected
+        assert [task.was_enqueued for task in tasks] == was_enqueued
+        for task, name in zip(tasks, names, strict=True):
+            if task.was_enqueued and task not in self.seen:
+                self.model.put(str(task.name), name is not None, 0, None, None)
+                self.seen.append(task)
+
+    def made(self, kind: str, name: str | None) -> list[Task]:
+        if kind == "seen":
+            return self.seen[-1:]
+        is_pull = self.is_pull != (kind == "other")
+        count = 101 if kind == "many" else 1
+        new = [Task("x", method=PULL, name=name) if is_pull else Task(url="/w", name=name) for _ in range(count)]
+        return new * 2 if kind == "twice" else new
 
     def lease(self, seconds: int, most: int, tag: str | None, by_tag: bool) -> None:
         if not self.is_pull:
@@ -183,6 +237,17 @@ STEPS = st.one_of(
     st.tuples(
         st.just("add"), st.sampled_from((None, *NAMES)), st.sampled_from(SECONDS), st.sampled_from(TAGS),
         st.sampled_from((None, None, 0, 1, 2)),
+    ),
+    st.tuples(
+        st.just("add_batch"),
+        st.lists(
+            st.tuples(
+                st.sampled_from(("new", "new", "new", "seen", "other", "twice", "many")),
+                st.sampled_from((None, None, *NAMES)),
+            ),
+            max_size=4,
+        ),
+        st.booleans(),
     ),
     st.tuples(
         st.just("lease"), st.sampled_from(SECONDS), st.integers(1, 3), st.sampled_from((*TAGS, "")), st.booleans()

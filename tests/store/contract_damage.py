@@ -128,6 +128,11 @@ class DamageContract:
         damage(path, change, 2)
         assert {1, 3} >= {task.id for task in await subject.claim()} > {3}
 
+    async def test_none_gives_way_to_an_undecodable_row(self, subject: Subject, path: Path) -> None:
+        await subject.add(*[new_task(task_id=n, keys=Keys(dedup_key="k")) for n in (1, 2)])
+        damage(path, "headers = ''", 1)
+        assert [task.id for task in await subject.claim()] == [2]
+
     async def test_the_limit_key_of_a_running_task_may_be_damaged(self, subject: Subject, path: Path) -> None:
         await subject.add(*[new_task("two-at-once", task_id=n, keys=Keys(limit_key="k")) for n in (1, 2)])
         await subject.claim_one()

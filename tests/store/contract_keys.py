@@ -1,9 +1,12 @@
-"""Tasks with keys where it matters who comes first: nothing that may begin waits behind what may not."""
+"""Tasks with keys where it matters who comes first: nothing that may begin waits behind what may not, or is lost."""
 
 from collections import Counter
 
-from hookware.core.lifecycle import Complete
+import pytest
+
+from hookware.core.lifecycle import Complete, State
 from hookware.core.task import Keys, LeasedTask
+from hookware.store.base import AddResult
 from tests.store.subject import Subject, new_task
 
 MANY = 60
@@ -100,3 +103,63 @@ class ClearedContract:
         await subject.insert(tasks)
         began = [task.id for _ in range(4) for task in await subject.claim()]
         assert began == [tasks[-1].id]
+
+
+SKIP, REPLACE = Keys(dedup_key="k"), Keys(dedup_key="k", on_conflict="replace")
+
+
+class NamesAndKeysContract:
+    @pytest.mark.parametrize(("keys", "runs"), [(SKIP, 1), (REPLACE, 2)])
+    @pytest.mark.parametrize("limit", [1, 9])
+    async def test_of_two_with_one_name_and_one_key_one_runs(
+        self, subject: Subject, keys: Keys, runs: int, limit: int
+    ) -> None:
+        await subject.insert([new_task(name="n", task_id=i, keys=keys) for i in (1, 2)])
+        began = [task.id for _ in range(3) for task in await subject.claim(limit)]
+        assert began == [runs]
+        assert [info.id for info in await subject.store.list_tasks()] == [runs]
+
+    @pytest.mark.parametrize("limit", [1, 9])
+    @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+    async def test_none_gives_way_to_one_whose_name_is_taken(
+        self, subject: Subject, limit: int, first: int, second: int
+    ) -> None:
+        await subject.add(new_task(name="used"))
+        await subject.settle((await subject.claim_one()).lease, Complete())
+        named = new_task(name="used", task_id=first, keys=SKIP if first < second else REPLACE)
+        await subject.insert([named, new_task(task_id=second, keys=SKIP)])
+        began = [task.id for _ in range(3) for task in await subject.claim(limit)]
+        assert began == [second]
+        assert (await subject.get(first)).dead_reason == "duplicate"
+
+    async def test_none_gives_way_to_one_that_loses_its_name_in_the_same_claim(self, subject: Subject) -> None:
+        rival = new_task(name="n", task_id=1, eta_us=1, keys=Keys(fair_key="f"))
+        keyed = [Keys(dedup_key="k", fair_key="f", on_conflict=how) for how in ("skip", "replace")]
+        await subject.insert([rival, new_task(task_id=2, eta_us=2, keys=keyed[0])])
+        await subject.insert([new_task(name="n", task_id=3, eta_us=3, keys=keyed[1])])
+        assert [task.id for task in await subject.claim()] == [1, 2]
+        assert (await subject.get(3)).dead_reason == "duplicate"
+
+    async def test_one_that_others_gave_way_to_keeps_its_name_until_it_is_due(self, subject: Subject) -> None:
+        await subject.insert([new_task(task_id=1, keys=REPLACE)])
+        await subject.insert([new_task(name="n", task_id=2, countdown_us=9, keys=REPLACE)])
+        assert await subject.claim() == []
+        await subject.insert([new_task(name="n", task_id=3)])
+        assert await subject.claim() == []
+        subject.clock.advance(9)
+        assert (await subject.claim_one()).id == 2
+        assert (await subject.get(3)).dead_reason == "duplicate"
+
+    async def test_one_that_is_not_due_and_whose_name_is_taken_takes_no_other_down(self, subject: Subject) -> None:
+        await subject.add(new_task(name="used", task_id=1))
+        await subject.claim_one()
+        await subject.insert([new_task(task_id=2, keys=REPLACE)])
+        await subject.insert([new_task(name="used", task_id=3, countdown_us=9, keys=REPLACE)])
+        assert (await subject.claim_one()).id == 2
+        assert (await subject.get(3)).state is State.DEAD
+
+    async def test_the_name_of_one_that_gave_way_and_had_not_won_it_is_free(self, subject: Subject) -> None:
+        await subject.insert([new_task(name=f"n{i}", task_id=i, keys=SKIP) for i in (1, 2)])
+        assert [task.id for task in await subject.claim()] == [1]
+        results = await subject.store.add([new_task(name="n1"), new_task(name="n2")])
+        assert results == [AddResult.NAME_TAKEN, AddResult.ADDED]

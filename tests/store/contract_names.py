@@ -3,6 +3,7 @@
 import pytest
 
 from hookware.core.lifecycle import Complete, Die, Release, Retry, State
+from hookware.core.task import Keys
 from hookware.store.base import AddResult, Settlement
 from tests.store.subject import TOMBSTONE_US, Subject, new_task
 
@@ -22,6 +23,14 @@ class NamesContract:
         tasks = [new_task(name="a", task_id=2), new_task(name="a", task_id=1)]
         assert await subject.store.add(tasks) == [ADDED, TAKEN]
         assert (await subject.claim_one()).id == 2
+
+    async def test_of_two_of_one_key_in_one_call_the_one_that_is_to_raise_is_left_out(self, subject: Subject) -> None:
+        raising, taking = Keys(dedup_key="k", on_conflict="raise"), Keys(dedup_key="k")
+        await subject.add(new_task(name="a"))
+        one = [new_task(name="a", keys=raising), new_task(keys=raising), new_task(name="b", keys=raising)]
+        other = [new_task("q", keys=taking), new_task("q", keys=raising), new_task("q", keys=taking)]
+        assert await subject.store.add(one) == [TAKEN, ADDED, AddResult.KEY_WAITS]
+        assert await subject.store.add([*other, new_task(name="b")]) == [ADDED, AddResult.KEY_WAITS, ADDED, ADDED]
 
     async def test_names_are_unique_per_queue_to_the_letter(self, subject: Subject) -> None:
         pairs = [("q", "a"), ("r", "a"), ("q", "A"), ("q", "a "), ("q", ""), ("Q", "a"), ("q", "ä")]

@@ -7,7 +7,7 @@ from hookware.core.queue import MAX_PRIORITY
 from hookware.core.retry import RetryOptions
 from hookware.core.task import Keys, LeasedTask
 from hookware.store.base import Settlement
-from tests.store.contract_keys import ClearedContract, NothingHiddenContract
+from tests.store.contract_keys import ClearedContract, NamesAndKeysContract, NothingHiddenContract
 from tests.store.subject import LEASE_US, SECOND_US, Subject, new_task
 
 
@@ -291,5 +291,6 @@ class QueueContract(
     DedupContract,
     NothingHiddenContract,
     ClearedContract,
+    NamesAndKeysContract,
 ):
     """All of it."""

@@ -41,12 +41,14 @@ class Model:
     def insert(self, task: NewTask) -> None:
         self.tasks[task.id] = {
             "queue": task.queue_name, "name": task.name, "fence": 0,
-            "until_us": None, "first_us": None, "ended_us": None,
+            "keys": task.keys, "added": (self.now_us, task.id), "until_us": None, "first_us": None, "ended_us": None,
             **dict.fromkeys(FIELDS), "state": State.PENDING, "attempt_count": 0, "crash_count": 0,
             "eta_us": self.now_us if task.eta_us is None else task.eta_us,
         }  # fmt: skip
 
     def add(self, task: NewTask) -> AddResult:
+        if task.keys.on_conflict == "raise" and self.waiting(task.queue_name, task.keys.dedup_key):
+            return AddResult.KEY_WAITS
         if task.name is not None:
             key = (task.queue_name, task.name)
             alive = (t for t in self.tasks.values() if t["state"] not in (State.DEAD, State.COMPLETED))
@@ -70,16 +72,50 @@ class Model:
                 queues.setdefault(task["queue"], []).append(task_id)
         return queues
 
-    def claim(self, task_id: int, owner: str, lease_us: int) -> Lease | None:
-        """Claim one task, or find out that it is a duplicate."""
+    def waiting(self, queue: str, key: str | None) -> list[int]:
+        """Give the waiting tasks with a dedup key, as they were added."""
+        same = [
+            (task["added"], task_id) for task_id, task in self.of_state(State.PENDING).items()
+            if key is not None and (task["queue"], task["keys"].dedup_key) == (queue, key)
+        ]  # fmt: skip
+        return [task_id for _added, task_id in sorted(same)]
+
+    def rivals(self, task_id: int) -> list[int]:
+        """Give the task and those that wait with the same dedup key."""
         task = self.tasks[task_id]
-        if task["name"] is not None:
-            key = (task["queue"], task["name"])
-            if self.is_held(key) and self.names[key][0] != task_id:
-                error = f"the name is held by task {self.names[key][0]}"
-                task.update(state=State.DEAD, dead_reason="duplicate", ended_us=self.now_us, last_error=error)
-                return None
+        return self.waiting(task["queue"], task["keys"].dedup_key) or [task_id]
+
+    def sort_out(self, chosen: Sequence[int]) -> list[int]:
+        """Give those of the chosen tasks that run, once names are won and of each key one task is left."""
+        sides = list(dict.fromkeys(tuple(self.rivals(task_id)) for task_id in chosen))
+        while True:
+            fit = [[i for i in side if self.tasks[i]["state"] is State.PENDING] for side in sides]
+            runners = [self.last_replacing(side) for side in fit if side]
+            if not [task_id for task_id in runners if not self.wins_its_name(task_id)]:
+                break
+        for task_id in {i for side in fit for i in side} - set(runners):
+            self.drop(task_id)
+        return [i for i in chosen if i in runners and self.tasks[i]["state"] is State.PENDING]
+
+    def last_replacing(self, side: Sequence[int]) -> int:
+        return [side[0], *(i for i in side[1:] if self.tasks[i]["keys"].on_conflict == "replace")][-1]
+
+    def wins_its_name(self, task_id: int) -> bool:
+        task = self.tasks[task_id]
+        key = (task["queue"], task["name"])
+        if task["name"] is None:
+            return True
+        if self.is_held(key) and self.names[key][0] != task_id:
+            error = f"the name is held by task {self.names[key][0]}"
+            task.update(state=State.DEAD, dead_reason="duplicate", ended_us=self.now_us, last_error=error)
+            return False
+        if not self.is_held(key):
             self.names[key] = (task_id, None)
+        return True
+
+    def claim(self, task_id: int, owner: str, lease_us: int) -> Lease:
+        """Claim one task that runs."""
+        task = self.tasks[task_id]
         task["fence"] += 1
         task["attempt_count"] += 1
         task["first_us"] = task["first_us"] or self.now_us

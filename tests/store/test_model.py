@@ -1,6 +1,6 @@
 """Any sequence of calls, on any store, does what a plain model says."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import create_engine, text
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry, State
-from hookware.core.task import Lease, NewTask, Progress
+from hookware.core.task import NO_KEYS, Keys, Lease, NewTask, Progress
 from hookware.env import Env
-from hookware.store.base import Claim, Claimed, Settlement
+from hookware.store.base import Claim, Claimed, Settlement, TaskInfo
 from hookware.store.memory import MemoryStore
 from hookware.store.sql.engines import own_engine
 from hookware.store.sql.runner import ThreadRunner
@@ -27,12 +27,23 @@ from tests.store.model import DEAD_US, KEPT_US, Model, seen
 from tests.store.subject import QUEUES, SECOND_US, TOMBSTONE_US, ManualClock, Subject, new_task
 
 seconds = st.integers(0, 40).map(lambda n: n * SECOND_US)
-queue_names = st.sampled_from(["a", *KEPT_US, *DEAD_US])
+KEYED = "keyed"
+"""The queue whose tasks have keys, all the same fair key, so that they are claimed by ETA like those of others."""
+
+queue_names = st.sampled_from(["a", KEYED, *KEPT_US, *DEAD_US])
 owners = st.sampled_from(["one", "two"])
+names = st.none() | st.sampled_from(["x", "y"])
+all_keys = st.just(Keys(fair_key="f")) | st.builds(
+    Keys,
+    fair_key=st.just("f"),
+    dedup_key=st.sampled_from(["k", "l"]),
+    on_conflict=st.sampled_from(["skip", "replace", "raise"]),
+)
 new_tasks = st.lists(
-    st.tuples(queue_names, st.none() | st.sampled_from(["x", "y"]), st.none() | st.integers(-20, 20)),
+    st.tuples(queue_names, names, st.none() | st.integers(-20, 20), all_keys),
     min_size=1, max_size=4,
 )  # fmt: skip
+rivals = st.lists(st.tuples(names, st.none() | st.integers(-1, 1), all_keys), min_size=2, max_size=4)
 statuses = st.none() | st.sampled_from([404, 500])
 decisions: st.SearchStrategy[Decision] = st.one_of(
     st.just(Complete()),
@@ -62,12 +73,13 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.stack.close()
 
-    def made(self, wanted: Sequence[tuple[str, str | None, int | None]]) -> list[NewTask]:
+    def made(self, wanted: Sequence[tuple[str, str | None, int | None, Keys]]) -> list[NewTask]:
         tasks = []
-        for queue_name, name, offset in wanted:
+        for queue_name, name, offset, keys in wanted:
             self.ids += 1
             eta_us = None if offset is None else self.model.now_us + offset * SECOND_US
-            tasks.append(new_task(queue_name, name, task_id=self.ids, eta_us=eta_us))
+            keys = keys if queue_name == KEYED else NO_KEYS
+            tasks.append(new_task(queue_name, name, task_id=self.ids, eta_us=eta_us, keys=keys))
         return tasks
 
     @rule(wanted=new_tasks)
@@ -82,25 +94,50 @@ class StoreMachine(RuleBasedStateMachine):
         for task in tasks:
             self.model.insert(task)
 
+    @rule(wanted=rivals, limit=st.integers(1, 5))
+    def let_tasks_with_names_and_keys_meet(self, wanted: list[Any], limit: int) -> None:
+        tasks = self.made([(KEYED, *each) for each in wanted])
+        self.portal.call(self.subject.insert, tasks)
+        for task in tasks:
+            self.model.insert(task)
+        self.claim_and_compare("one", limit, 0, frozenset())
+
     @rule(owner=owners, limit=st.integers(0, 5), lease_us=seconds, exclude=st.frozensets(queue_names, max_size=2))
     def claim(self, owner: str, limit: int, lease_us: int, exclude: frozenset[str]) -> None:
+        self.claim_and_compare(owner, limit, lease_us, exclude)
+
+    def claim_and_compare(self, owner: str, limit: int, lease_us: int, exclude: frozenset[str]) -> None:
         due = self.model.due(exclude)
         claimed: Claimed = self.portal.call(
             self.store.claim, Claim(owner=owner, limit=limit, lease_us=lease_us, exclude=exclude)
         )
-        states = {info.id: info.state for info in self.portal.call(self.listed)}
-        shares = {name: sum(states[i] is not State.PENDING for i in ids) for name, ids in due.items()}
-        assert sum(shares.values()) == min(limit, sum(map(len, due.values())))
+        infos = {info.id: info for info in self.portal.call(self.listed)}
+        began = {i for ids in due.values() for i in ids if i not in infos or infos[i].state is not State.PENDING}
+        shares = {name: len(began.intersection(ids)) for name, ids in due.items()}
+        most = min(limit, sum(map(len, due.values())))
+        if KEYED in due:  # where tasks also go that it was not the turn of
+            shares[KEYED] = most - sum(share for name, share in shares.items() if name != KEYED)
+        assert sum(shares.values()) == most
         for name, ids in due.items():
+            assert 0 <= shares[name] <= len(ids)
             if shares[name] < len(ids):
                 assert shares[name] >= max(shares.values()) - 1, "a queue that has more got less than its share"
         chosen = [task_id for name, ids in due.items() for task_id in ids[: shares[name]]]
-        leases = {self.model.claim(task_id, owner, lease_us) for task_id in chosen} - {None}
+        self.check_that_one_of_each_key_is_left(chosen, infos)
+        leases = {self.model.claim(task_id, owner, lease_us) for task_id in self.model.sort_out(chosen)}
         assert {task.lease for task in claimed.tasks} == leases
         for task in claimed.tasks:
             assert task.first_attempt_us == self.model.tasks[task.id]["first_us"]
             assert task.claimed_us == self.model.now_us
         self.leases += [task.lease for task in claimed.tasks]
+
+    def check_that_one_of_each_key_is_left(self, chosen: Sequence[int], infos: Mapping[int, TaskInfo]) -> None:
+        """See that no committed task has gone but for one that runs, or will, or one that has its name."""
+        for task_id in chosen:
+            rivals = [infos[i] for i in self.model.rivals(task_id) if i in infos]
+            if not any(info.state in (State.PENDING, State.LEASED) for info in rivals):
+                assert len(rivals) == len(self.model.rivals(task_id)), "one is gone, and gave way to none"
+                assert {info.dead_reason for info in rivals} == {"duplicate"}
 
     @rule(data=st.data())
     @precondition(lambda self: self.leases)

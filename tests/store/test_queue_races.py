@@ -1,15 +1,17 @@
 """Two claims of one queue with limits or keys at once, on PostgreSQL: each stops half-way while the other goes on."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 
 from hookware.core.task import Keys
 from hookware.store.base import Claim, Claimed
-from hookware.store.sql import claim, queues, statements
+from hookware.store.sql import claim, queue_ops, queues, statements
 from hookware.store.sql.board import Board, Desk, look
 from hookware.store.sql.engines import own_engine
+from hookware.store.sql.operation import Moment
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.schema import make_tables
 from tests.postgres import PostgresServer
@@ -104,3 +106,23 @@ def test_two_that_are_first_in_a_queue_do_not_fail(database: Database) -> None:
         database.wait_until_blocked()
         first.commit()
         assert len(second.result(20).tasks) == 1
+
+
+@pytest.mark.parametrize("keys", [Keys(), Keys(limit_key="a"), Keys(dedup_key="a"), Keys(fair_key="a")])
+def test_a_task_that_is_postponed_as_it_is_chosen_waits(database: Database, keys: Keys) -> None:
+    task = new_task(task_id=1, keys=keys)
+    database.run(lambda c: statements.add(c, [task], START_US))
+    place = queue_ops.Place(task.queue_name, "1", task.id)
+    moment = Moment(START_US, START_US + TOMBSTONE_US, lambda name: QUEUES[name])
+    postponed: list[int | None] = []
+
+    def postpone(_c: Connection, _cursor: object, statement: str, *_others: object) -> None:
+        if "hookware_task" in statement and "FOR UPDATE" in statement and not postponed:
+            move = partial(queue_ops.postpone, moment=moment, place=place, eta_us=None, countdown_us=LEASE_US)
+            postponed.append(database.meanwhile(move).result(20))
+
+    with database.open() as late:
+        event.listen(late, "before_cursor_execute", postpone)
+        assert claimed()(late).tasks == []
+        late.commit()
+    assert postponed == [START_US + LEASE_US]

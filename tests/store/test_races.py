@@ -7,10 +7,10 @@ from time import monotonic
 from typing import TypeVar
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, insert, select, text, update
+from sqlalchemy import Connection, Engine, create_engine, delete, insert, select, text, update
 
 from hookware.core.lifecycle import Complete, Die, Retry, State
-from hookware.core.task import Lease, LeasedTask, NewTask
+from hookware.core.task import Keys, Lease, LeasedTask, NewTask
 from hookware.store.base import AddResult, Claim, Claimed, Settlement
 from hookware.store.sql import claim, names, settle, statements
 from hookware.store.sql.board import Desk
@@ -114,6 +114,20 @@ def test_what_one_claim_has_taken_the_next_leaves_out_at_once(database: Database
         assert ids(database.run(claim_some(2))) == [3, 4]
         first.commit()
     assert ids(database.run(claim_some(9))) == [5]
+
+
+def test_no_task_gives_way_to_one_that_is_just_being_removed(database: Database) -> None:
+    keys, second = Keys(dedup_key="k", on_conflict="replace"), task_table.c.id == 2
+    database.run(commit_as_a_user(new_task(task_id=1, keys=keys)))
+    database.run(commit_as_a_user(new_task(name="n", task_id=2, countdown_us=9, keys=keys)))
+    with database.open() as other:
+        other.execute(select(task_table.c.id).where(second).with_for_update())
+        assert database.run(claim_some(9)) == []
+        assert database.states() == {1: State.PENDING, 2: State.PENDING}
+        other.execute(delete(task_table).where(second))
+        other.commit()
+    assert ids(database.run(claim_some(9))) == [1]
+    assert database.run(add(new_task(name="n", task_id=3))) == [AddResult.ADDED]
 
 
 def test_a_claim_keeps_no_more_from_others_than_it_takes(database: Database) -> None:

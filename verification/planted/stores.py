@@ -202,8 +202,8 @@ BUGS: tuple[Bug, ...] = (
         breaks("I8"),
         (
             "store/memory.py",
-            "            if holder is None or not holder.holds(now_us):\n                holder",
-            "            if True:\n                holder",
+            "                if holder is None or not holder.holds(now_us):\n                    holder",
+            "                if True:\n                    holder",
         ),
     ),
     bug(

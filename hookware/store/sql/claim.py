@@ -114,24 +114,31 @@ def _lease(
     until_us = min(now_us + wish.lease_us, LATEST_US)
     fit: list[LeasedTask] = []
     unfit: list[_Unfit] = []
-    dropped = False
+    keys: dict[int, names.Key] = {}
     for name, some in rows.items():
         retry = board.settings(name).retry
-        left, dropped_here = dedup.settle_keys(connection, some, now_us, tombstone_us)
-        dropped |= dropped_here
-        for row in left:
+        for row in some:
             try:
-                fit.append(_as_leased(row, until_us, now_us, retry))
+                fit.append(task := _as_leased(row, until_us, now_us, retry))
             except ValueError as error:
                 unfit.append(_Unfit(cast("int", row["id"]), "undecodable", str(error)))
-    tasks, duplicates = _named_apart(connection, fit, now_us)
+                continue
+            if isinstance(row["dedup_key"], str):
+                keys[task.id] = (task.queue_name, row["dedup_key"])
+    _bury(connection, unfit, now_us)  # first: no other task gives way to one of these
+    tasks, beaten, has_dropped = dedup.sort_out(connection, fit, keys, now_us, tombstone_us)
     given = {"by": wish.owner, "until_us": until_us, "now_us": now_us}
     for ids in chunks([task.id for task in tasks]):
         connection.execute(_LEASE, {"ids": ids, **given})
-    if dead := unfit + duplicates:
+    duplicates = [_Unfit(i, "duplicate", f"the name is held by task {holder}") for i, holder in beaten.items()]
+    _bury(connection, duplicates, now_us)
+    return tasks, has_dropped or bool(unfit or beaten)
+
+
+def _bury(connection: Connection, dead: Sequence[_Unfit], now_us: int) -> None:
+    if dead:
         errors = [{**one._asdict(), "error": stored_error(one.error), "now_us": now_us} for one in dead]
         connection.execute(_BURY, errors)
-    return tasks, dropped or bool(dead)
 
 
 def _as_leased(row: Row, until_us: int, now_us: int, retry: RetryOptions) -> LeasedTask:
@@ -145,16 +152,3 @@ def _as_leased(row: Row, until_us: int, now_us: int, retry: RetryOptions) -> Lea
     counted = {"fence": fence + 1, "attempt_count": attempt_count + 1}
     task = to_leased({**row, **counted, "first_attempt_us": first_us, "lease_until_us": until_us}, now_us)
     return task if task.retry is not None else replace(task, retry=retry)
-
-
-def _named_apart(
-    connection: Connection, tasks: Sequence[LeasedTask], now_us: int
-) -> tuple[list[LeasedTask], list[_Unfit]]:
-    """Part the tasks that need no name or hold theirs from those whose name is another's."""
-    wishes = {task.id: names.Wish(task.queue_name, task.name, task.id) for task in tasks if task.name is not None}
-    holders = names.win(connection, list(wishes.values()), now_us) if wishes else {}
-    lost = {task_id: holders.get(wish.key) for task_id, wish in wishes.items() if holders.get(wish.key) != task_id}
-    duplicates = [
-        _Unfit(task_id, "duplicate", f"the name is held by task {holder}") for task_id, holder in lost.items()
-    ]
-    return [task for task in tasks if task.id not in lost], duplicates

@@ -54,8 +54,13 @@ _OF_KEYS = (
     .order_by(_columns.eta_us, _columns.id)
     .limit(bindparam("most"))
 )
-_ROWS = select(task_table).where(_columns.id.in_(bindparam("ids", expanding=True)), keyed(State.PENDING))
-_ROWS = _ROWS.with_for_update(skip_locked=True)
+_ROWS = (
+    # Due, still: another transaction may have postponed a task since it was chosen.
+    select(task_table)
+    .where(_columns.id.in_(bindparam("ids", expanding=True)), keyed(State.PENDING))
+    .where(_columns.eta_us <= bindparam("now", type_=BigInteger()))
+    .with_for_update(skip_locked=True)
+)
 
 
 def _next(column: ColumnElement[str], *conditions: ColumnElement[bool]) -> ColumnElement[str]:
@@ -132,7 +137,8 @@ def take(connection: Connection, wanted: Wanted) -> tuple[list[Row], Choice, Tur
     """Lock and read the tasks whose turn it is. The queue's row is locked: the counts stay true until the commit."""
     candidates, seen_to = _candidates(connection, wanted)
     choice = choose(candidates, wanted.slots, limit=wanted.limit, running=wanted.running, last_key=wanted.last.fair_key)
-    rows = [row for some in chunks(choice.chosen) for row in read(connection, _ROWS, {"ids": list(some)})]
+    given = [{"ids": list(some), "now": wanted.now_us} for some in chunks(choice.chosen)]
+    rows = [row for each in given for row in read(connection, _ROWS, each)]
     place = {task_id: n for n, task_id in enumerate(choice.chosen)}
     rows.sort(key=lambda row: place.get(row["id"], 0))  # type: ignore[call-overload]  # an id
     return rows, choice, _next_turn(candidates, choice, seen_to, wanted.last)

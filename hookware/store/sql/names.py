@@ -132,8 +132,13 @@ def drop(connection: Connection, task_ids: Iterable[int], expires_us: int) -> No
     """Remove tasks that are locked here; the names that they have won, and still hold, stay taken until then."""
     for some in chunks(task_ids):
         connection.execute(delete(task_table).where(_tasks.id.in_(some)))
-        held = update(name_table).where(_names.task_id.in_(some), _names.expires_us.is_(None))
-        connection.execute(held.values(expires_us=expires_us))
+        let_go(connection, some, expires_us)
+
+
+def let_go(connection: Connection, task_ids: Sequence[int], expires_us: int) -> None:
+    """Let the names that tasks have won, and still hold, stay taken until `expires_us`: the tasks are gone."""
+    held = update(name_table).where(_names.task_id.in_(task_ids), _names.expires_us.is_(None))
+    connection.execute(held.values(expires_us=expires_us))
 
 
 def tombstone_name(connection: Connection, task_id: int, expires_us: int) -> None:

@@ -384,7 +384,7 @@ def waits_already(queue_name: str, dedup_key: str | None) -> str:
 
 
 def _raise_for(tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
-    """Raise for the last name that was taken, as App Engine does: the others are added all the same."""
+    """Raise for the last task that was not added, as App Engine does: the others are added all the same."""
     error: InvalidTaskError | None = None
     for task, result in zip(tasks, results, strict=True):
         if result is AddResult.KEY_WAITS:
@@ -395,5 +395,6 @@ def _raise_for(tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
         elif result is AddResult.NAME_TOMBSTONED:
             error = TombstonedTaskError(f"{where} belonged to a task that has run; the task was not added")
     if error is not None:
-        error.added = tuple(task for task, result in zip(tasks, results, strict=True) if result is AddResult.ADDED)
+        each = zip(tasks, results, strict=True)
+        error.added = tuple(task if result is AddResult.ADDED else None for task, result in each)
         raise error

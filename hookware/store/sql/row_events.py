@@ -37,12 +37,6 @@ class Ending:
         """Whether the commit that has just been made has ended the task."""
         return self._row.was_updated if self._keep else inspect(self._row).was_deleted
 
-    def savepoint_rolled_back(self) -> None:
-        """Take note that a savepoint has been undone, and with it perhaps the end."""
-        self._row.was_updated = (
-            self._row.was_updated and "state" in inspect(self._row).dict
-        )  # what is undone is expired
-
 
 @event.listens_for(TaskRow, "before_insert")
 def _inserted(_mapper: object, connection: Connection, row: TaskRow) -> None:

@@ -66,23 +66,37 @@ PRUNE_LIMIT = 1000
 
 def add(connection: Connection, tasks: Sequence[NewTask], now_us: int) -> list[AddResult]:
     """Insert tasks and win their names; the result of each, in order."""
-    waiting = {task.id for task in tasks if dedup.raises(connection, task)}
-    wanted = [task for task in tasks if task.id not in waiting]
-    wishes = {task.id: names.Wish(task.queue_name, task.name, task.id) for task in wanted if task.name is not None}
-    taken = names.taken(connection, [wish.key for wish in wishes.values()], now_us)
-    free = [wish for wish in wishes.values() if wish.key not in taken]
-    holders = names.win(connection, free, now_us) if free else {}
-    results = [
-        AddResult.KEY_WAITS
-        if task.id in waiting
-        else AddResult.ADDED
-        if (wish := wishes.get(task.id)) is None or holders.get(wish.key) == task.id
-        else taken.get(wish.key, AddResult.NAME_TAKEN)
-        for task in tasks
+    results = _foreseen(connection, tasks, now_us)
+    wishes = [
+        names.Wish(task.queue_name, task.name, task.id)
+        for task, result in zip(tasks, results, strict=True)
+        if task.name is not None and result is AddResult.ADDED
     ]
+    holders = names.win(connection, wishes, now_us) if wishes else {}
+    lost = {wish.task_id for wish in wishes if holders.get(wish.key) != wish.task_id}  # another was faster
+    results = [AddResult.NAME_TAKEN if task.id in lost else each for task, each in zip(tasks, results, strict=True)]
     added = [task for task, result in zip(tasks, results, strict=True) if result is AddResult.ADDED]
     if added:
         connection.execute(insert(task_table), to_rows(added, now_us))
+    return results
+
+
+def _foreseen(connection: Connection, tasks: Sequence[NewTask], now_us: int) -> list[AddResult]:
+    """Say what would become of each task if nobody else added any, the ones before it in the call being there."""
+    taken = names.taken(connection, [(task.queue_name, task.name) for task in tasks if task.name is not None], now_us)
+    waiting: set[tuple[str, str | None]] = {*dedup.waiting_for(connection, tasks)}
+    results: list[AddResult] = []
+    for task in tasks:
+        key, result = (task.queue_name, task.keys.dedup_key), AddResult.ADDED
+        if task.keys.on_conflict == "raise" and key in waiting:
+            result = AddResult.KEY_WAITS
+        elif task.name is not None:
+            result = taken.get((task.queue_name, task.name), AddResult.ADDED)
+        if result is AddResult.ADDED:
+            waiting.add(key)
+            if task.name is not None:
+                taken[task.queue_name, task.name] = AddResult.NAME_TAKEN
+        results.append(result)
     return results
 
 
