@@ -173,7 +173,7 @@ class Pair:
         assert [task.was_enqueued for task in tasks] == was_enqueued
         for task, name in zip(tasks, names, strict=True):
             if task.was_enqueued and task not in self.seen:
-                self.model.put(str(task.name), name is not None, 0, None, None)
+                self.model.put(str(task.name), name is not None, 0, None)
                 self.seen.append(task)
 
     def made(self, kind: str, name: str | None) -> list[Task]:
