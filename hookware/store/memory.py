@@ -8,7 +8,7 @@ from dataclasses import replace
 from hookware.core.dedup import Waiting, survivors
 from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, State
 from hookware.core.queue import QueueSettings
-from hookware.core.retention import retention
+from hookware.core.retention import Retention, retention
 from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
 from hookware.store.memory_claim import Choosing, Queues
@@ -204,17 +204,23 @@ class MemoryStore:
 
     def _prune_kept(self, now_us: int) -> int:
         """Remove what its queue has kept for its time."""
-        kept = retention([self._queues.of(row.task.queue_name) for row in self._rows.values()])
+        kept = self._kept()
         old: list[Row] = []
         for row in self._rows.values():
-            name = row.task.queue_name
-            times = {State.COMPLETED: kept.completed_us.get(name, 0), State.DEAD: kept.dead_us.get(name)}
-            kept_us = times.get(row.state)
-            if kept_us is not None and row.ended_us <= now_us - kept_us:
+            times = {State.COMPLETED: kept.completed_us, State.DEAD: kept.dead_us}
+            kept_us = times.get(row.state, {}).get(row.task.queue_name)
+            if kept_us is None:
+                is_old = row.state is State.COMPLETED and row.lease_until_us <= now_us
+            else:
+                is_old = row.ended_us <= now_us - kept_us
+            if is_old:
                 old.append(row)
         for row in old:
             self._forget(row, now_us)
         return len(old)
+
+    def _kept(self) -> Retention:
+        return retention([self._queues.of(row.task.queue_name) for row in self._rows.values()])
 
     def _forget(self, row: Row, now_us: int) -> None:
         """Remove a task; a name that it has won and still holds stays taken for a while."""
@@ -315,9 +321,10 @@ class MemoryStore:
             return False
         free = replace(row, owner=None, lease_until_us=0)
         match decision:
-            case Complete() if self._queues.of(row.task.queue_name).retention_seconds > 0:
+            case Complete() if kept_us := self._kept().completed_us.get(row.task.queue_name):
                 self._remove(row, now_us)
-                self._put(replace(free, state=State.COMPLETED, ended_us=now_us))
+                until_us = min(now_us + kept_us, LATEST_US)
+                self._put(replace(free, state=State.COMPLETED, ended_us=now_us, lease_until_us=until_us))
             case Complete():
                 self._remove(row, now_us)
             case Release():

@@ -18,11 +18,12 @@ KEEPS = [QueueSettings(retention_seconds=60)]
 
 
 async def kept(stage: Stage) -> tuple[State, int, bool]:
-    """Give what is left of the one task: its state, its attempts, and whether its end has a time."""
+    """Give what is left of the one task, kept for a minute: its state, its attempts, and whether its end has a time."""
     (info,) = await stage.hookware.inspector.list_tasks()
     (ended_us,) = stage.rows("SELECT ended_us FROM hookware_task")
     (created_us,) = stage.rows("SELECT created_us FROM hookware_task")
-    assert stage.rows("SELECT owner FROM hookware_task") == stage.rows("SELECT lease_until_us FROM hookware_task")
+    assert stage.rows("SELECT owner FROM hookware_task") == [None]
+    assert stage.rows("SELECT lease_until_us FROM hookware_task") == [ended_us + 60_000_000]
     assert stage.rows("SELECT name FROM hookware_name WHERE expires_us IS NOT NULL") == ["n"]
     return info.state, info.attempt_count, ended_us >= created_us
 

@@ -87,7 +87,16 @@ class RetentionContract:
         await subject.store.set_overrides("default", {"retention_seconds": 10.0})
         await completed(subject, new_task(task_id=1))  # the claim has seen it
         assert (await subject.get(1)).state is State.COMPLETED
-        await subject.store.set_overrides("default", {})
+
+    async def test_where_it_is_not_known_how_long_it_is_kept_it_is_for_as_long_as_was_promised(
+        self, subject: Subject
+    ) -> None:
+        await subject.store.set_overrides("default", {"retention_seconds": 10.0})
+        await completed(subject, new_task(task_id=1))
+        await subject.store.set_overrides("default", {})  # as in a process whose settings say nothing of it
+        subject.clock.advance(10 * SECOND_US - 1)
+        assert await subject.store.prune() == 0
+        subject.clock.advance(1)
         assert await subject.store.prune() == 1
 
     async def test_a_store_that_has_not_looked_at_the_queues_prunes_nothing_too_early(self, subject: Subject) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask
 from hookware.errors import TaskAlreadyExistsError
+from hookware.store.base import LATEST_US
 from hookware.store.sql.dedup import is_waiting
 from hookware.store.sql.names import Wish, tombstone
 from hookware.store.sql.outbox import outbox_of, waits_already
@@ -28,7 +29,7 @@ class Ending:
             set_committed_value(row, name, getattr(task, name))
         if keep:
             session.add(row)
-            row.state, row.owner, row.lease_until_us = int(State.COMPLETED), None, None
+            row.state, row.owner = int(State.COMPLETED), None
         else:
             session.delete(row)
 
@@ -62,6 +63,8 @@ def _ends(_mapper: object, connection: Connection, row: TaskRow) -> None:
     outbox = outbox_of(connection.engine)
     if outbox is not None:
         row.ended_us = outbox.clock(connection)
+        kept_us = outbox.store.retention.completed_us.get(row.queue_name, 0)
+        row.lease_until_us = min(row.ended_us + kept_us, LATEST_US)  # as where it is settled
 
 
 @event.listens_for(TaskRow, "after_update")

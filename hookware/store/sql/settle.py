@@ -108,7 +108,10 @@ def _keep(connection: Connection, leases: Sequence[Lease], now_us: int, retentio
     if not retention.completed_us:
         return []
     statement = update(task_table).where(*held(leases), _columns.queue_name.in_(sorted(retention.completed_us)))
-    statement = statement.values(state=int(State.COMPLETED), ended_us=now_us, **_ENDED)
+    # Until when, for processes whose settings do not say it: in place of the lease, which has ended.
+    ends = {name: min(now_us + kept_us, LATEST_US) for name, kept_us in retention.completed_us.items()}
+    until = case(ends, value=_columns.queue_name)
+    statement = statement.values(state=int(State.COMPLETED), ended_us=now_us, owner=None, lease_until_us=until)
     return list(connection.execute(statement.returning(_columns.id, _columns.fence, *named(connection))))
 
 

@@ -145,9 +145,21 @@ def prune(connection: Connection, now_us: int, tombstone_us: int, retention: Ret
     for queue_name, kept_us in retention.dead_us.items():
         count += _prune_queue(connection, DEAD, queue_name, now_us - kept_us, until_us)
     for queue_name in _queues_with_completed(connection):
-        kept_us = retention.completed_us.get(queue_name, 0)
-        count += _prune_queue(connection, COMPLETED, queue_name, now_us - kept_us, until_us)
+        if retention.keeps(queue_name):
+            old_us = now_us - retention.completed_us[queue_name]
+            count += _prune_queue(connection, COMPLETED, queue_name, old_us, until_us)
+        else:
+            count += _prune_as_promised(connection, queue_name, now_us, until_us)
     return count
+
+
+def _prune_as_promised(connection: Connection, queue_name: str, now_us: int, tombstone_until_us: int) -> int:
+    """Prune a queue that keeps nothing, as far as this process knows: by what the one that kept it has noted."""
+    kept = select(_columns.id, _columns.lease_until_us).where(COMPLETED, _columns.queue_name == queue_name)
+    rows = _locked(connection, kept.order_by(_columns.ended_us))
+    old = [row.id for row in rows if not isinstance(row.lease_until_us, int) or row.lease_until_us <= now_us]
+    names.drop(connection, old, tombstone_until_us)
+    return len(old)
 
 
 def _queues_with_completed(connection: Connection) -> Iterator[str]:
