@@ -29,6 +29,7 @@ from hookware.unit_of_work import UnitOfWork, current_unit, warn_left_behind
 
 _LEDGER: Final = "hookware.ledger"
 _WROTE: Final = "hookware.wrote"
+_TRIED: Final = "hookware.tried"
 _ADDED: Final = "hookware.added"
 _GROWTH: Final = (
     "tasks add tasks that add more of them than run, {method} {url} for one. If they are not meant to, pause their "
@@ -282,6 +283,11 @@ def _transaction_created(session: Session, transaction: SessionTransaction) -> N
         _ledger(session, unit.outbox, unit).reserved.extend(rows)
 
 
+@event.listens_for(Session, "before_flush")
+def _flushes(session: Session, _flush: object, _instances: object) -> None:
+    session.info[_TRIED] = True  # of a flush that fails nothing else tells
+
+
 @event.listens_for(Session, "after_flush")
 def _flushed(session: Session, _flush: object) -> None:
     session.info[_WROTE] = True
@@ -353,7 +359,12 @@ def _transaction_ended(session: Session, transaction: SessionTransaction) -> Non
     if unit is not None:
         unit.closed(session)
     ledger, wrote = session.info.pop(_LEDGER, None), session.info.pop(_WROTE, False)
-    if ledger is None or ledger.over:
+    tried = session.info.pop(_TRIED, False) or wrote
+    if ledger is None:
+        return
+    if ledger.over:
+        if ledger.reserved and ledger.unit is not None and not tried:
+            ledger.unit.left_behind(_labels(ledger.reserved))  # what only read had nothing else to roll back
         return
     if ledger.unit is not None and ledger.unit.collects and not wrote:
         ledger.unit.wait_again(ledger.reserved)

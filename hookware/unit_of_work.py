@@ -284,10 +284,10 @@ class UnitOfWork:
 
 
 def warn_left_behind(labels: Sequence[str]) -> None:
-    """Log tasks that are gone because their session was closed without a commit."""
+    """Log tasks that are gone because their session was closed, or rolled back, without a commit."""
     _logger.warning(
-        "%d task(s) were added to a session that was closed without a commit or let go of them, and are gone: %s. "
-        "Call session.commit() after adding them",
+        "%d task(s) were added to a session that was closed without a commit, was rolled back, or let go of them, and "
+        "are gone: %s. Call session.commit() after adding them",
         len(labels),
         ", ".join(labels[:10]),
     )

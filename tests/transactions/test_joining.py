@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from sqlalchemy import Engine, create_engine, event, insert, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from starlette.types import Receive, Scope, Send
@@ -25,6 +25,7 @@ from hookware.errors import (
     TaskAlreadyExistsError,
 )
 from hookware.events import TasksCommitted
+from hookware.store.sql.tables import TaskRow
 from tests.asgi import Answer, request
 from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE_ON_A_LOOP, Database, refuse_at_commit
 from tests.serving import Recorder, serving
@@ -112,6 +113,29 @@ async def test_closing_without_commit_drops_the_task_and_warns_by_its_url(
     assert stored.keys() == set()
     assert "closed without a commit" in caplog.text
     assert "POST /worker" in caplog.text
+
+
+@pytest.mark.parametrize("meant", ["nothing", "execute", "flush"])
+async def test_a_rollback_of_a_session_that_only_read_warns_of_the_task_that_waited_for_it(
+    engine: Engine, stored: Stored, caplog: pytest.LogCaptureFixture, meant: str
+) -> None:
+    def endpoint() -> None:
+        add("task")
+        with Session(engine) as session:
+            session.execute(text("SELECT 1"))
+            if meant == "execute":
+                put(session, "row")
+            if meant == "flush":
+                incomplete = TaskRow()
+                incomplete.id = 1
+                session.add(incomplete)
+                with pytest.raises(DBAPIError):
+                    session.flush()
+            session.rollback()
+
+    assert (await App(engine, endpoint).post()).status == 200
+    assert stored.keys() == set()
+    assert ("was rolled back" in caplog.text and "POST /worker" in caplog.text) == (meant == "nothing")
 
 
 @pytest.mark.parametrize("status", [404, 500])
