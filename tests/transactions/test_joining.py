@@ -126,7 +126,9 @@ async def test_a_rollback_of_a_session_that_only_read_warns_of_the_task_that_wai
             if meant == "execute":
                 put(session, "row")
             if meant == "flush":
-                session.add(TaskRow())
+                incomplete = TaskRow()
+                incomplete.id = 1
+                session.add(incomplete)
                 with pytest.raises(DBAPIError):
                     session.flush()
             session.rollback()
