@@ -19,6 +19,11 @@ settings.register_profile("nightly", max_examples=2000, deadline=None, stateful_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow ones first: where several processes share them, none is left alone with a long one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """Give an empty database: a SQLite file, or what the test is marked with."""

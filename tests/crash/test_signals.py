@@ -23,7 +23,7 @@ def given_back(site: Site) -> bool:
 
 @on_both()
 def test_terminated_at_random_it_ends_in_time_and_gives_everything_back(site: Site) -> None:
-    for round_ in range(4):
+    for round_ in range(3):
         process = site.start(drain_seconds=DRAIN_SECONDS)
         for number in range(8):
             url = ("/own", "/joined", "/outside", "/outside")[number % 4]

@@ -16,7 +16,7 @@ from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent.parent
 PROCESS_COUNT = 3
-TASK_COUNT = 150
+TASK_COUNT = 100
 """How many tasks each process adds."""
 
 Fact = dict[str, Any]

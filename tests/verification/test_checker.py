@@ -58,6 +58,10 @@ def named(task: int, t: float = 0.0) -> Line:
 
 LIVES: dict[str, list[Line]] = {
     "one run": CLEAN,
+    "a claim whose answer came late, and the lease was renewed": [
+        COMMITTED, claimed(1, until=31), node_line("disturbed", 1, until=17, why="hung call"),
+        line("renewed", 17, fence=1, until=47), start(18), end(19), settled(20),
+    ],
     "a retry after its wait": [
         COMMITTED, claimed(1), start(1), end(2, "raised"), settled(3, "retry", delay=7),
         *success(10, 2, 2),
@@ -188,6 +192,10 @@ BROKEN: dict[str, tuple[str, list[Line]]] = {
     ]),
     "mangled": ("I21", [COMMITTED, claimed(1), start(1, mangled=True), end(2), settled(3)]),
     "begun late": ("I15", [COMMITTED, claimed(1), start(6), end(7), settled(8)]),
+    "begun at the end of its lease": ("I15", [
+        COMMITTED, claimed(1, until=31), node_line("disturbed", 1, until=17, why="hung call"), start(17), end(18),
+        settled(19),
+    ]),
     "claimed and forgotten": ("I15", [*CLEAN[:1], claimed(1)]),
     "lease of the dead kept": ("I17", [
         COMMITTED, claimed(1), start(1), node_line("killed", 2), settled(60, "retry", crashed=True, node="n2"),

@@ -11,7 +11,7 @@ I8   of the tasks with one name in one queue at most one runs, also as long as i
 I11  a failed attempt's wait is at least what the formula of its retry options says
 I12  a task is given up at its retry limit, and not before
 I13  attempts are claims minus refunds; what was only interrupted, or never began, is refunded
-I15  a claim gives no more than was asked, and what is claimed begins or goes back soon
+I15  a claim gives no more than was asked, and what is claimed begins soon, on half of a lease at least, or goes back
 I17  the task of a dead node is taken back within lease and poll
 I18  without faults, what is due is claimed, whatever happened before
 I19  on an idle system a committed task begins as soon as it was promised to, hint or no hint

@@ -132,7 +132,19 @@ class Life:
         if line.mangled:
             yield "I21", "it did not arrive as it was sent"
         yield from self._check_attempt(line)
+        yield from self._check_lease(line)
         yield from self._check_promise(line)
+
+    def _check_lease(self, line: Line) -> _Broken:
+        """Check that half of a lease is left when a task begins on it: a node can see that its calls take long."""
+        claim, nodes = self._claims.get(line.fence), self._nodes
+        if claim is None or not claim.until or line.fence != self._fence:
+            return
+        left = self._lease_until - nodes.database(line.t)
+        if left >= self._limits.lease / 2 or nodes.blocked(claim.node, claim.t, line.t):
+            return
+        if not nodes.disturbed(claim.node, claim.t, line.t, besides=SLOW_CALLS):
+            yield "I15", f"started with {left:.1f} s left of its lease"
 
     def _check_promise(self, line: Line) -> _Broken:
         committed = self._committed
@@ -290,8 +302,7 @@ class Life:
             yield "I17", f"its node {node} died at {killed:.3f}, and the lease was not taken back by {latest:.3f}"
 
     def _excused(self, claim: Line, until: float) -> bool:
-        # That the answer to the claim came late is no excuse: the node could know, and give the task back.
-        return self._nodes.disturbed(claim.node, claim.t, until, besides=SLOW_CALLS)
+        return self._nodes.disturbed(claim.node, claim.t, until)
 
     def _check_effects(self) -> _Broken:
         if len(self._effects) > 1:
