@@ -1,4 +1,4 @@
-"""How long a task waits for its handler, from the return of its commit.
+"""How long a task waits for its handler: from the call that stores it, and from the return of its commit.
 
 Each system has a process that runs tasks and another that only adds them. `idle`: a task is added when all is quiet,
 in either process. `half load`: the other process meanwhile adds no-op tasks without end, half as many a second as the
@@ -18,7 +18,7 @@ from benchmarks.systems import QUEUES
 
 TITLE = "From the commit to the handler"
 REFERENCES = ("hookware", "hookware-sqlite")
-PLOT = "p50_ms"
+PLOT = "call_to_start_p50_ms"
 LOWER_IS_BETTER = True
 
 _MOST_LOAD = 2000.0  # what one process can add by tens in every system
@@ -57,19 +57,22 @@ def capacity(run: Run, node: Node) -> float:
     return done / seconds
 
 
-def waited(adds: Node, runs: Node, count: int) -> list[float]:
-    """Add tasks one after the other; give how many milliseconds each waited after its commit."""
+def waited(adds: Node, runs: Node, count: int) -> list[tuple[float, float]]:
+    """Add tasks one after the other; give how many milliseconds each began after its call, and after its commit."""
     found = []
     for _ in range(count):
         time.sleep(0.03 + random.random() * 0.04)
-        _, committed_at = adds.call("stamp")
-        found.append(max(0.0, runs.started_at() - committed_at) * 1000)
+        called_at, committed_at = adds.call("stamp")
+        started_at = runs.started_at()
+        found.append(((started_at - called_at) * 1000, max(0.0, started_at - committed_at) * 1000))
     return found
 
 
-def note(run: Run, name: str, case: str, waited_ms: list[float]) -> None:
+def note(run: Run, name: str, case: str, waited_ms: list[tuple[float, float]]) -> None:
     """Keep what matters of it."""
-    run.results.add(case, name, p50_ms=statistics.median(waited_ms), p99_ms=percentile(waited_ms, 0.99))
+    for since, values in zip(("call", "commit"), zip(*waited_ms, strict=True), strict=True):
+        figures = {"p50_ms": statistics.median(values), "p99_ms": percentile(values, 0.99)}
+        run.results.add(case, name, **{f"{since}_to_start_{figure}": value for figure, value in figures.items()})
 
 
 if __name__ == "__main__":
