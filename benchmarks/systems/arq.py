@@ -45,7 +45,7 @@ class Arq(System):
         yield
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await worker.close()
+        await asyncio.gather(worker.close(), return_exceptions=True)  # it hands its own cancellation on
         await self._pool.aclose()
 
     async def add(self, kind: str, keys: Sequence[str], delay_seconds: float = 0) -> None:
