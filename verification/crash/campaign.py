@@ -22,7 +22,7 @@ from verification.checker import Findings, Limits
 from verification.crash.database import add_database_arguments, chosen_database
 from verification.crash.evidence import judge
 from verification.crash.load import Clients, random_ask
-from verification.crash.site import Process, Site, site_in
+from verification.crash.site import Process, Site, site_in, wait_until
 
 SHUTDOWN = tuple(f"dispatch.shutdown.{step}" for step in (1, 2, 3, 4, 5))
 FAILPOINTS = (
@@ -116,7 +116,10 @@ class Campaign:
         """Kill every process while tasks run in it, so that the next one has something to take back."""
         self._bring_up(1)
         self._wait_ready()
+        begun = len(self._site.lines("start"))
         self._ask(6, wait=2.0, end="commit")
+        with suppress(AssertionError):  # what is not passed, is not passed
+            wait_until(lambda: len(self._site.lines("start")) >= begun + 6, seconds=10)
         for process in list(self._alive):
             self._bury(process)
 

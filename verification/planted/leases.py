@@ -71,6 +71,7 @@ BUGS: tuple[Bug, ...] = (
             "            stale = self._heartbeat.age(attempt.task.lease) > ",
             "            stale = False and ",
         ),
+        ("dispatcher.py", "                await self._until_sure(attempt)\n", ""),
     ),
     bug(
         "hints only: the store is never polled",
