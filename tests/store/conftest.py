@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, insert
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from hookware.core.task import NewTask
 from hookware.env import Env
 from hookware.store.sql import sqlite
-from hookware.store.sql.async_runner import AsyncRunner, own_async_engine
 from hookware.store.sql.engines import own_engine
 from hookware.store.sql.rows import to_rows
 from hookware.store.sql.runner import Runner, ThreadRunner
@@ -61,11 +59,3 @@ async def sql_subject(runner: Runner) -> AsyncIterator[Subject]:
 async def thread_subject(engine: Engine) -> AsyncIterator[Subject]:
     async with sql_subject(ThreadRunner(own_engine(engine), Env())) as subject:
         yield subject
-
-
-@pytest.fixture
-async def async_subject(path: Path) -> AsyncIterator[Subject]:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-    async with sql_subject(AsyncRunner(own_async_engine(engine), Env())) as subject:
-        yield subject
-    await engine.dispose()

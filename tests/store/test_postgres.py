@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from hookware.env import Env
 from hookware.store.sql.async_runner import AsyncRunner, own_async_engine
@@ -42,9 +42,15 @@ class TestThreads(StoreContract):
     def anyio_backend(cls) -> str:
         return "asyncio"
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def own(cls, postgres: PostgresServer, database: str) -> Engine:
+        """Give one engine for all tests: to compile its statements takes longer than a test."""
+        return own_engine(create_engine(postgres.url(database)))
+
     @pytest.fixture
-    async def subject(self, postgres: PostgresServer, empty: str) -> AsyncIterator[Subject]:
-        async with sql_subject(ThreadRunner(own_engine(create_engine(postgres.url(empty))), Env())) as subject:
+    async def subject(self, own: Engine, empty: str) -> AsyncIterator[Subject]:
+        async with sql_subject(ThreadRunner(own, Env())) as subject:
             yield subject
 
 
@@ -56,10 +62,15 @@ class TestAsyncpg(StoreContract):
     def anyio_backend(cls) -> str:
         return "asyncio"
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def own(cls, postgres: PostgresServer, database: str) -> AsyncEngine:
+        """Give one engine for all tests, as above."""
+        return own_async_engine(create_async_engine(postgres.url(database, "asyncpg")))
+
     @pytest.fixture
-    async def subject(self, postgres: PostgresServer, empty: str) -> AsyncIterator[Subject]:
-        engine = create_async_engine(postgres.url(empty, "asyncpg"))
-        async with sql_subject(AsyncRunner(own_async_engine(engine), Env())) as subject:
+    async def subject(self, own: AsyncEngine, empty: str) -> AsyncIterator[Subject]:
+        async with sql_subject(AsyncRunner(own, Env())) as subject:
             yield subject
 
 
