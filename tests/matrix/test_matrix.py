@@ -18,14 +18,13 @@ Cell = tuple[str, str]
 FASTAPI, STARLETTE = 'FastAPI, `def`, `scope="function"`', "Starlette, `add_middleware`"
 # hypercorn's two workers are in the whole matrix only: what it does to them differs from run to run.
 RELIABLE = [name for name, server in SERVERS.items() if not server.may_kill]
-LESS_USUAL = ["uvicorn, uvloop", "hypercorn, trio", "granian `--workers 2`", "gunicorn, asgi"]
 COMMON = ["uvicorn, httptools", "granian", "gunicorn, uvicorn-worker", "hypercorn"]
 CELLS: list[Cell] = list(
     dict.fromkeys(
         [
             *product(APPS, ["uvicorn, httptools"]),
             *product([STARLETTE], RELIABLE),
-            *product([FASTAPI], [name for name in RELIABLE if name not in LESS_USUAL]),
+            *product([FASTAPI], ["granian", "gunicorn, uvicorn-worker", "hypercorn"]),
             *product([MISCONFIGURED], ["hypercorn", "granian", "gunicorn, uvicorn-worker"]),
         ]
     )

@@ -173,7 +173,7 @@ async def test_sessions_agree_with_the_model(
     database: Database, outbox: Outbox, stored: Stored, kind: type[Session]
 ) -> None:
     rng, model = random.Random(kind.__module__), Model()
-    for number in range(4_500 if database.is_sqlite else 150):
+    for number in range(3_000 if database.is_sqlite else 150):
         steps, ok, ambient = draw(rng, LENGTH), rng.random() < 0.8, rng.random() < 0.7
         session = kind(outbox.sync_engine)
 
