@@ -86,8 +86,14 @@ class Reaper:
         """Take back every task whose lease has ended; how many."""
         owners = await self._store.owners()
         dead = [owner for owner in owners if self._is_dead(owner)]
+        count = await self._take_all_back(dead)
+        if count:
+            owners = await self._store.owners()  # of an owner that has lost one lease, others may end soon
         ends_us = (end_us for owner, end_us in owners.items() if owner not in dead and end_us > 0)
         self._first_end = self._env.monotonic() + min(ends_us, default=LATEST_US) / 1e6
+        return count
+
+    async def _take_all_back(self, dead: list[str]) -> int:
         count = 0
         while True:
             tasks = await self._store.expired(_BATCH, dead)

@@ -215,6 +215,18 @@ async def test_it_is_there_when_a_lease_ends_that_nobody_renews(world: World) ->
     assert len(world.decisions) == 1
 
 
+async def test_it_is_there_when_the_next_lease_of_the_same_owner_ends(world: World) -> None:
+    world.store.insert([new_task(1), new_task(2)])
+    await world.claim("elsewhere", limit=1)
+    world.env.advance(2)
+    await world.claim("elsewhere", limit=1)
+    await run_through(world.reaper, world.env, 4)
+    assert world.env.monotonic() - LEASE_US / 1e6 == pytest.approx(2, abs=0.1), (
+        "the first ended at 30 s, this one at 32"
+    )
+    assert len(world.decisions) == 2
+
+
 async def test_of_a_lease_that_has_ended_and_cannot_be_taken_it_makes_no_hurry(world: World) -> None:
     world.store.insert([new_task(1)])
     (task,) = await world.claim("elsewhere")
