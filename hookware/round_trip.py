@@ -32,9 +32,8 @@ def _parts(value: object) -> Mapping[Any, object] | None:
             return value
         case list() | tuple():
             return dict(enumerate(value))
-        case datetime() if (
-            value.tzinfo is not None
-        ):  # which no time of another zone equals in the hour that comes twice
+        case datetime() if value.tzinfo is not None:
+            # As a whole, none equals a time of another zone in the hour that comes twice.
             return {"clock": value.replace(tzinfo=None, fold=0), "offset": value.utcoffset()}
         case _ if is_dataclass(value):
             return {field.name: getattr(value, field.name) for field in fields(value) if field.compare}

@@ -1,6 +1,8 @@
 """What a process costs that has nothing to do: statements, transactions, and CPU of its own and of PostgreSQL.
 
-python -m benchmarks.measures.idle [--sizes 60] [--quick]        # --sizes are seconds here
+Each system has its process running, and no task; all of them are watched for the same time, one after the other.
+
+    python -m benchmarks.measures.idle [--sizes 60] [--quick]        # --sizes are seconds here
 """
 
 import time
