@@ -84,11 +84,14 @@ class Reaper:
 
     async def reap(self) -> int:
         """Take back every task whose lease has ended; how many."""
-        owners = await self._store.owners()
-        dead = [owner for owner in owners if self._is_dead(owner)]
-        count = await self._take_all_back(dead)
-        if count:
-            owners = await self._store.owners()  # of an owner that has lost one lease, others may end soon
+        count = 0
+        while True:
+            owners = await self._store.owners()
+            dead = [owner for owner in owners if self._is_dead(owner)]
+            taken_count = await self._take_all_back(dead)
+            count += taken_count
+            if taken_count == 0:
+                break  # else others of the same owner may have ended meanwhile, or end soon
         ends_us = (end_us for owner, end_us in owners.items() if owner not in dead and end_us > 0)
         self._first_end = self._env.monotonic() + min(ends_us, default=LATEST_US) / 1e6
         return count

@@ -227,6 +227,21 @@ async def test_it_is_there_when_the_next_lease_of_the_same_owner_ends(world: Wor
     assert len(world.decisions) == 2
 
 
+async def test_a_lease_that_ends_while_it_takes_another_back_is_not_left_for_later(world: World) -> None:
+    world.store.insert([new_task(1), new_task(2)])
+    await world.claim("elsewhere", limit=1)
+    world.env.advance(0.5)
+    await world.claim("elsewhere", limit=1)
+    world.env.advance(29.6)
+
+    async def time_passes(call: str) -> None:
+        if call == "settle" and not world.decisions:
+            world.env.advance(0.5)
+
+    world.store.before = time_passes
+    assert await world.reaper.reap() == 2
+
+
 async def test_of_a_lease_that_has_ended_and_cannot_be_taken_it_makes_no_hurry(world: World) -> None:
     world.store.insert([new_task(1)])
     (task,) = await world.claim("elsewhere")
