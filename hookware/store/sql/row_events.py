@@ -48,6 +48,18 @@ def _inserted(_mapper: object, connection: Connection, row: TaskRow) -> None:
         refuse_conflict(connection, row.queue_name, row.dedup_key)
 
 
+@event.listens_for(Session, "before_flush")
+def _refuse_equal_keys(session: Session, _flush: object, _instances: object) -> None:
+    """See that tasks of one flush do not conflict: none of them is in the table when they are looked for."""
+    waiting = set[tuple[str, str]]()
+    for row in session.new:
+        if isinstance(row, TaskRow) and row.dedup_key is not None:
+            key = row.queue_name, row.dedup_key
+            if row.on_conflict == "raise" and key in waiting:
+                raise TaskAlreadyExistsError(waits_already(*key))
+            waiting.add(key)
+
+
 def refuse_conflict(connection: Connection, queue_name: str, dedup_key: str | None) -> None:
     """See that no task with a dedup key waits, as far as the transaction can see.
 
