@@ -9,8 +9,10 @@ from hookware.env import Env
 from hookware.events import Events, LoopFailed
 from hookware.health import Health
 
+LONGEST_DELAY_SECONDS = 2.0
+"""The longest wait after a failure."""
+
 _FIRST_DELAY_SECONDS = 0.1
-_LONGEST_DELAY_SECONDS = 2.0
 _SETTLED_SECONDS = 30.0
 
 
@@ -36,7 +38,7 @@ async def supervise(
             with suppress(Exception):  # even an attribute of a foreign error may raise
                 health.failed(name, error)
             events.emit(LoopFailed(name, error, pause))
-        delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+        delay = min(delay * 2, LONGEST_DELAY_SECONDS)
         await env.sleep(pause)
 
 

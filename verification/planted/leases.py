@@ -94,7 +94,7 @@ BUGS: tuple[Bug, ...] = (
     bug(
         "a loop that raised is not started again",
         breaks("I18", "I19", "I1", "I17"),
-        ("supervisor.py", "        delay = min(delay * 2, _LONGEST_DELAY_SECONDS)\n", "        return\n"),
+        ("supervisor.py", "        delay = min(delay * 2, LONGEST_DELAY_SECONDS)\n", "        return\n"),
     ),
     bug(
         "what a dead process held is never looked for",
