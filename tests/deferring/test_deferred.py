@@ -188,7 +188,6 @@ async def test_an_async_function_gets_an_async_session(async_stage: Stage) -> No
 
 @pytest.mark.parametrize("commits", [True, False])
 async def test_a_task_joins_the_session_that_is_given(stage: Stage, commits: bool) -> None:
-    stage.make(deferred_packages=PACKAGE, dispatch=False)
     async with stage.running(deferred_packages=PACKAGE, dispatch=False):
         with Session(stage.sync_engine) as session:
             deferred.defer(functions.note, "x", _session=session)
