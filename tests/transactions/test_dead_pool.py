@@ -60,6 +60,7 @@ async def behind(
         database = Database(url=postgres.new_schema().set(port=proxy.port), driver=driver)
         stage = Stage(database, is_async=bool(driver))
         yield Behind(stage, proxy)
+        proxy.reset()  # asyncpg would wait for ever for the goodbye of a peer that has fallen silent
         await stage.close()
 
 
