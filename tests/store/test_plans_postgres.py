@@ -54,6 +54,8 @@ CHOSEN_ROWS = {
     "next_due": ROWS // 100,
     "prune": PRUNE_LIMIT,
     "prune kept": PRUNE_LIMIT,
+    # Where the planner finds it cheaper, by the sample that it took, it reads all that are dead in a queue, and sorts.
+    "run_some_again": ROWS // 700,
     # While the planner believes that there are none, it may look through all that are dead for those of a reason.
     "run_some_again for a reason": ROWS // 100,
     "expired": 100,
