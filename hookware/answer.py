@@ -33,7 +33,7 @@ class Answer:
     Attributes:
         status: the HTTP status, 0 while there is none.
         byte_count: how long the body was; of a failure its beginning is kept, for the error text.
-        finished: set when its last byte has come.
+        finished: whether its last byte has come.
     """
 
     def __init__(self, env: Env) -> None:
@@ -44,12 +44,13 @@ class Answer:
         self._text = b""
         self.status = 0
         self.byte_count = 0
-        self.finished = anyio.Event()
+        self.finished = False
+        self._finishes: anyio.Event | None = None  # most apps never wait for it
 
     @property
     def succeeded(self) -> bool:
         """Whether this is a 2xx, down to its last byte, by the rules of ASGI."""
-        return is_success(self.status) and self.finished.is_set() and self._violation is None
+        return is_success(self.status) and self.finished and self._violation is None
 
     @property
     def no_retry(self) -> bool:
@@ -76,7 +77,7 @@ class Answer:
             return f"the app broke the ASGI protocol: {self._violation}"
         if self.status == 0:
             return "the app returned without a response"
-        if not self.finished.is_set():
+        if not self.finished:
             return f"the response ended without its last body message (status {self.status}, {self.byte_count} bytes)"
         if 300 <= self.status < 400:
             return (
@@ -86,6 +87,12 @@ class Answer:
         where = _NO_ROUTE if self.status in (404, 405) else ""
         text = self._text.decode("utf-8", "replace").strip()
         return f"answered {self.status}{where}{': ' if text else ''}{text}"
+
+    async def wait_finished(self) -> None:
+        """Wait for its last byte."""
+        self._finishes = self._finishes or anyio.Event()
+        if not self.finished:
+            await self._finishes.wait()
 
     async def take(self, message: Message) -> None:
         """Take a message of the app, as its `send`.
@@ -99,22 +106,24 @@ class Answer:
             self._violation = self._violation or describe(error)
             await checkpoint()
             raise RuntimeError(f"the app broke the ASGI protocol: {self._violation}") from error
-        if not self.finished.is_set():
+        if message["type"] != "http.response.start" and not self.finished:
             await checkpoint()  # an endless response must meet its deadline, and leave the loop to others
 
     def _take(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start" and self.status == 0:
             self._start(message["status"], message.get("headers", ()))
-        elif kind == "http.response.body" and self.status != 0 and not self.finished.is_set():
+        elif kind == "http.response.body" and self.status != 0 and not self.finished:
             body = message.get("body", b"")
             self.byte_count += len(body)
             if not is_success(self.status):
                 self._text += body[: _MOST_TEXT_BYTES - len(self._text)]
             if not message.get("more_body", False):
-                self.finished.set()
+                self.finished = True
+                if self._finishes is not None:
+                    self._finishes.set()
         else:
-            end = ", finished" if self.finished.is_set() else ""
+            end = ", finished" if self.finished else ""
             raise ValueError(f"{kind!r} is not expected here ({self.progress}{end})")
 
     def _start(self, status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:

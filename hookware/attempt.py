@@ -1,47 +1,61 @@
 """A claimed task in its slot: what the dispatcher knows of it, and how often it is delivered."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Protocol
 
 import anyio
 
-from hookware.core.lifecycle import Conflicted, Failed, Outcome
+from hookware.core.lifecycle import Conflicted, Outcome
 from hookware.core.task import LeasedTask
 from hookware.delivery import Delivery
-from hookware.env import Env
-from hookware.errors import describe
 
 _MOST_CONFLICTS = 20
-_CONFLICT_SECONDS = 0.02
+
+
+class Calling(Protocol):
+    """A call of the app that is under way."""
+
+    def cut(self) -> None:
+        """Cut it short."""
+
+    def outcome(self) -> Outcome:
+        """Judge it, once it has ended."""
+        ...
 
 
 class Attempt:
     """A claimed task that holds a slot.
 
     Attributes:
-        task: the task, as it was claimed.
+        task, lease: the task, as it was claimed.
         claimed_at: when the claim was sent, by `Env.monotonic`.
         delivery: what is on its way through the app, or about to be.
-        scope: what cuts the attempt short.
+        waiting: what cuts it short while it waits, if it does.
+        call: its call of the app, while there is one.
+        began_at: when it was first delivered, by `Env.monotonic`; 0: not yet.
         lost: its lease has gone to another attempt, or can no longer be relied on.
         settling: its outcome is being stored.
         postponed: it is to be given back and not begun.
         delay_us: for how long nobody is to take it then.
         after: the attempts that must have ended before it begins.
-        ended: set when the slot is free.
     """
 
     def __init__(self, task: LeasedTask, claimed_at: float) -> None:
         self.task = task
+        self.lease = task.lease
         self.claimed_at = claimed_at
         self.delivery = Delivery(task)
-        self.scope = anyio.CancelScope(shield=True)  # only the dispatcher cuts an attempt short
+        self.waiting: anyio.CancelScope | None = None
+        self.call: Calling | None = None
+        self.began_at = 0.0
+        self._conflict_count = 0
         self.lost = False
         self.settling = False
         self.postponed = False
         self.delay_us = 0
         self.after: list[Attempt] = []
-        self.ended = anyio.Event()
+        self._ended = False
+        self._ends: anyio.Event | None = None  # few are waited for
 
     def is_ending(self) -> bool:
         """Say whether the result is being stored, or has been, by hookware or by the handler's own transaction."""
@@ -51,25 +65,34 @@ class Attempt:
         """Wait for the attempts beside which this one must not run."""
         if not self.postponed:
             for other in self.after:
-                await other.ended.wait()
+                await other.wait_ended()
 
-    async def deliver(self, deliver: Callable[[Delivery], Awaitable[Outcome]], env: Env) -> Outcome:
-        """Deliver; where the handler's transaction met another one, again at once, within the same deadline."""
-        deadline = env.monotonic() + self.task.deadline_us / 1e6
-        outcome = await self._deliver_once(deliver)
-        for _ in range(_MOST_CONFLICTS):
-            left_us = int((deadline - env.monotonic()) * 1e6)
-            if not isinstance(outcome, Conflicted) or left_us <= 0:
-                break
-            await env.sleep(_CONFLICT_SECONDS * env.random())
-            again = replace(self.task, deadline_us=left_us)
-            last = self.delivery
-            self.delivery = Delivery(again, collided=last.collided, sees_snapshot=last.sees_snapshot)
-            outcome = await self._deliver_once(deliver)
-        return outcome
+    def end(self) -> None:
+        """Note that the slot is free."""
+        self._ended = True
+        if self._ends is not None:
+            self._ends.set()
 
-    async def _deliver_once(self, deliver: Callable[[Delivery], Awaitable[Outcome]]) -> Outcome:
-        try:
-            return await deliver(self.delivery)
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is in the outcome
-            return Failed(None, f"the task could not be delivered: {describe(error)}")
+    async def wait_ended(self) -> None:
+        """Wait until the slot is free."""
+        self._ends = self._ends or anyio.Event()
+        if not self._ended:
+            await self._ends.wait()
+
+    def cut(self) -> None:
+        """Cut it short, whether it waits or runs; not where its result is being stored."""
+        if self.waiting is not None:
+            self.waiting.cancel()
+        if self.call is not None:
+            self.call.cut()
+
+    def may_try_again(self, outcome: Outcome, now: float) -> bool:
+        """Say whether it is delivered once more, within the same deadline: its transaction met another one."""
+        left_us = self.task.deadline_us - int((now - self.began_at) * 1e6)
+        if not isinstance(outcome, Conflicted) or self._conflict_count == _MOST_CONFLICTS or left_us <= 0:
+            return False
+        self._conflict_count += 1
+        last = self.delivery
+        again = replace(self.task, deadline_us=left_us)
+        self.delivery = Delivery(again, collided=last.collided, sees_snapshot=last.sees_snapshot)
+        return True

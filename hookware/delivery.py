@@ -6,13 +6,14 @@ before the deadline. Whatever else the app does, up to SystemExit, is a failure 
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass
+from functools import lru_cache
 
 import anyio
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Scope
 
+from hookware.alarms import Alarms
 from hookware.answer import Answer
 from hookware.config import Config
 from hookware.core.headers import checked_method, delivery_headers
@@ -20,9 +21,11 @@ from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Su
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
-from hookware.env import Env, forget_cancellation
+from hookware.env import Env, forget_cancellation, start_task
 from hookware.errors import PermanentTaskFailure, describe
 from hookware.log import log_of
+
+_split_base_url, _split_url = lru_cache(8)(split_base_url), lru_cache(256)(split_url)
 
 SCOPE_KEY = "hookware.task"
 """Where a delivery's scope carries its `Delivery`. A network peer cannot put an object there."""
@@ -110,67 +113,99 @@ class Target:
     calls: TaskGroup
 
 
-async def deliver(target: Target, delivery: Delivery, *, env: Env, config: Config) -> Outcome:
-    """Call the app with the delivery's task as a request, and say what came of it.
+class Call:
+    """One attempt's call of the app, in a task of its own.
 
-    It answers at the latest `overrun_seconds` after the task's deadline, whatever the handler does, and raises
-    nothing but the caller's own cancellation, which cancels the handler too.
+    It ends at the latest `overrun_seconds` after the task's deadline, or after it was cut short, whatever the handler
+    does; then `on_ended` is called with it, once.
+
+    Args:
+        target: where it goes.
+        delivery: what is delivered.
+        env: for the clock.
+        config: for `base_url` and `overrun_seconds`.
+        alarms: keep the deadline.
+        on_ended: must not raise.
     """
-    call = _Call(target, delivery, env, config)
-    try:
-        scope = call.scope()
-    except ValueError as error:  # a row that something else has written: no attempt will ever reach the app
-        return Failed(None, f"the task cannot be made into a request: {error}", permanent=True)
-    try:
-        await call.run(scope, config.overrun_seconds)
-    except anyio.get_cancelled_exc_class():
-        outcome = call.outcome()
-        if isinstance(outcome, Succeeded):
-            return outcome  # it finished in spite of the cancellation: running it again would do the work twice
-        raise
-    return call.outcome()
 
-
-class _Call:
-    """One ASGI call in a task of its own, and what is known about it."""
-
-    def __init__(self, target: Target, delivery: Delivery, env: Env, config: Config) -> None:
+    def __init__(
+        self,
+        target: Target,
+        delivery: Delivery,
+        *,
+        env: Env,
+        config: Config,
+        alarms: Alarms,
+        on_ended: "Callable[[Call], None]",
+    ) -> None:
         self._target = target
-        self._base = split_base_url(config.base_url)
+        self._base = _split_base_url(config.base_url)
+        self._overrun_seconds = config.overrun_seconds
         self._delivery = delivery
         self._task = delivery.task
         self._env = env
+        self._alarms = alarms
+        self._on_ended = on_ended
         self._answer = Answer(env)
         self._seconds = delivery.task.deadline_us / 1e6
         self._began = env.monotonic()
         self._ended_at: float | None = None
-        self._ended = anyio.Event()
+        self._cancel_scope = anyio.CancelScope(shield=True)  # only this cuts the app's call short
+        self._is_over = False
+        self._left: anyio.Event | None = None
         self._body_taken = False
         self._timed_out = False
         self._cut_short = False
         self._cancelled = False
         self._raised: BaseException | None = None
 
-    async def run(self, scope: Scope, overrun_seconds: float) -> None:
-        """Call the app, until it returns or has had its time; the call may linger after that, ignored."""
-        # A fresh context: nothing of the request that enqueued, or of the loop, is visible in the handler.
-        handle = self._target.calls.create_task(
-            self._enter_app(scope), name=f"task {self._task.label}", context=Context()
-        )
-        try:
-            with anyio.move_on_after(self._seconds) as limit:
-                await self._ended.wait()
-            self._timed_out = limit.cancelled_caught
-        finally:
-            if not self._ended.is_set():
-                self._cut_short = True
-                handle.cancel()
-                with anyio.move_on_after(overrun_seconds, shield=True):
-                    await self._ended.wait()
-                if not self._ended.is_set():
-                    _logger.error("task %s ignores its cancellation; it lingers without a slot", self._task.label)
+    def begin(self) -> None:
+        """Call the app; raise ValueError if the task cannot be made into a request."""
+        scope = self._scope()
+        self._alarms.set(self, self._seconds, self._time_out)
+        start_task(self._target.calls, self._enter_app(scope), f"task {self._task.label}")
+
+    def cut(self) -> None:
+        """Cancel the handler."""
+        if not (self._is_over or self._cut_short):
+            self._cut_short = True
+            self._cancel_scope.cancel()
+            self._alarms.set(self, self._overrun_seconds, self._give_up)
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self.cut()
+
+    def _give_up(self) -> None:
+        _logger.error("task %s ignores its cancellation; it lingers without a slot", self._task.label)
+        self._left = anyio.Event()
+        self._target.calls.start_soon(self._linger, self._left)
+        self._end()
+
+    async def _linger(self, left: anyio.Event) -> None:
+        """Keep the lifespan from ending before the handler: who ends it may choose not to wait."""
+        with anyio.CancelScope(shield=True):
+            await left.wait()
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._alarms.clear(self)
+            self._on_ended(self)
 
     async def _enter_app(self, scope: Scope) -> None:
+        try:
+            with self._cancel_scope:
+                await self._through_app(scope)
+            # Nor does a cancellation leave this task that the app has asked for by asyncio's own means.
+            with suppress(anyio.get_cancelled_exc_class()):
+                await forget_cancellation()
+        finally:
+            self._end()
+            if self._left is not None:
+                self._left.set()
+
+    async def _through_app(self, scope: Scope) -> None:
         try:
             await self._target.app(scope, self._receive, self._answer.take)
         except BaseException as error:  # noqa: BLE001 - nothing leaves this task
@@ -180,15 +215,9 @@ class _Call:
                 self._raised = error
         finally:
             self._ended_at = self._env.monotonic()
-            self._ended.set()
-        # Nor does a cancellation that the app has asked for by asyncio's own means: it would end the task group that
-        # all of this is in, and with it every loop of the process.
-        with suppress(anyio.get_cancelled_exc_class()):
-            await forget_cancellation()
 
-    def scope(self) -> Scope:
-        """Give the request; raise ValueError if the task cannot be one."""
-        url = split_url(self._task.url)
+    def _scope(self) -> Scope:
+        url = _split_url(self._task.url)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -211,7 +240,7 @@ class _Call:
         if self._body_taken:
             # Any earlier, a disconnect would cut streaming responses short with status 200; and some frameworks wait
             # for it before they return.
-            await self._answer.finished.wait()
+            await self._answer.wait_finished()
             return {"type": "http.disconnect"}
         self._body_taken = True
         return {"type": "http.request", "body": self._task.body, "more_body": False}
@@ -222,7 +251,14 @@ class _Call:
         return self._timed_out or self._ended_at is None or self._ended_at - self._began > self._seconds
 
     def outcome(self) -> Outcome:
-        """Judge the call. What is known to be committed comes first, then the first thing that went wrong."""
+        """Judge the call, once it has ended."""
+        outcome = self._judged()
+        if self._cut_short and not self._timed_out and not isinstance(outcome, Succeeded):
+            return Interrupted()
+        return outcome  # also where it finished in spite of the cancellation: again would be the work done twice
+
+    def _judged(self) -> Outcome:
+        """Judge it. What is known to be committed comes first, then the first thing that went wrong."""
         delivery, answer, label = self._delivery, self._answer, self._task.label
         error = self._error()
         if delivery.completed:
@@ -267,6 +303,18 @@ class _Call:
     def _log(self, error: BaseException) -> None:
         with suppress(Exception):  # neither the error's own methods nor a log handler may change the outcome
             _logger.warning("task %s: the app raised", self._task.label, exc_info=error)
+
+
+def begin(
+    target: Target, delivery: Delivery, alarms: Alarms, on_ended: Callable[[Call], None], *, env: Env, config: Config
+) -> Call | Failed:
+    """Call the app with the delivery's task as a request; or say why it can be none."""
+    call = Call(target, delivery, env=env, config=config, alarms=alarms, on_ended=on_ended)
+    try:
+        call.begin()
+    except ValueError as error:  # a row that something else has written: no attempt will ever reach the app
+        return Failed(None, f"the task cannot be made into a request: {error}", permanent=True)
+    return call
 
 
 def _is_our_cancellation(error: BaseException) -> bool:

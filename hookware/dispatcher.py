@@ -11,13 +11,15 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
+from hookware.alarms import Alarms
 from hookware.attempt import Attempt
 from hookware.config import Config
 from hookware.core.lifecycle import Decision, Interrupted, Outcome, Release, Retry, Succeeded, decide
 from hookware.core.task import Lease
+from hookware.deliverer import Begin, Deliverer
 from hookware.delivery import Delivery
 from hookware.env import Env, Wake
-from hookware.events import AttemptSettled, AttemptStarted, Events
+from hookware.events import AttemptSettled, Events
 from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
@@ -28,7 +30,6 @@ from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
 from hookware.supervisor import supervise
 
-_STALE_PART = 3 / 8  # nothing begins on a lease of which more has gone by: one more beat, and it is given up
 _WRITE_SECONDS = 5.0  # what a database write may take at shutdown
 
 _logger = log_of()
@@ -46,7 +47,7 @@ class Dispatcher:
         self,
         *,
         store: Store,
-        deliver: Callable[[Delivery], Awaitable[Outcome]],
+        deliver: Begin,
         heartbeat: Heartbeat,
         env: Env,
         config: Config,
@@ -56,16 +57,22 @@ class Dispatcher:
         foreground: Foreground | None = None,
         health: Health | None = None,
         on_left_over: Callable[[], None] = lambda: None,
+        rests: Callable[[Delivery], bool] = lambda _delivery: False,
     ) -> None:
         self.wake = Wake()
         self.health = health or Health(env)
         # What it works with.
-        self._store, self._deliver, self._heartbeat = store, deliver, heartbeat
+        self._store, self._heartbeat = store, heartbeat
         self._env, self._config, self._events, self._owner = env, config, events, owner
         self._hurry, self._on_left_over = hurry, on_left_over
         self._settler = Settler(store, env, self.health)
         self._slowdown = Slowdown(env)
         self._foreground = foreground or Foreground(env, config)
+        self._alarms = Alarms(env)
+        self._deliverer = Deliverer(
+            deliver, rests, self._concluded, alarms=self._alarms, heartbeat=heartbeat,
+            foreground=self._foreground, env=env, config=config, events=events,
+        )  # fmt: skip
         self._last_chance = LastChance(config.crash_limit, env)
         # What runs.
         self._attempts: dict[Lease, Attempt] = {}
@@ -95,12 +102,14 @@ class Dispatcher:
         self._heartbeat.start()
         try:
             async with anyio.create_task_group() as loops:
+                loops.start_soon(self._alarms.run)
                 loops.start_soon(self._supervised, "settler", self._settler.run)
                 loops.start_soon(self._supervised, "fencing", self._cut_lost_attempts)
                 try:
                     await self._run_attempts()
                 finally:
                     self._settler.close()
+                    self._alarms.close()
                     loops.cancel_scope.cancel()
         finally:
             self._heartbeat.stop()
@@ -206,19 +215,19 @@ class Dispatcher:
         self._last_chance.arrange(claimed, others_run=bool(self._attempts))
         self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
         for attempt in claimed:
-            self._attempts[attempt.task.lease] = attempt
+            self._attempts[attempt.lease] = attempt
             self._foreground.began(attempt)
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
-            lease, sent_at = attempt.task.lease, attempt.claimed_at
+            lease, sent_at = attempt.lease, attempt.claimed_at
             self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at)
-            attempts.start_soon(self._attempt, attempt)
+            self._deliverer.deliver(attempts, attempt)
 
     def cancelled(self, task_id: int) -> None:
         """Cut the attempt of a task short that was called off or deleted, if it runs here; from any thread."""
         for attempt in list(self._attempts.values()):
             if attempt.task.id == task_id:
                 _logger.info("task %s was cancelled or deleted: its attempt is cut short", attempt.task.label)
-                self._heartbeat.drop(attempt.task.lease)
+                self._heartbeat.drop(attempt.lease)
                 attempt.lost = True  # whatever it is about to commit would be refused
                 self._lost.notify()
 
@@ -249,64 +258,34 @@ class Dispatcher:
             return 0
         return self._foreground.room(len(self._attempts))
 
-    # Deliver.
-
-    async def _attempt(self, attempt: Attempt) -> None:
-        try:
-            began = self._env.monotonic()
-            outcome = await self._outcome(attempt)
-            if outcome is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._settle(attempt, outcome, began)
-        except (Exception, BaseExceptionGroup):
-            _logger.exception("task %s: the attempt broke; its lease will end by itself", attempt.task.label)
-        finally:
-            self._end(attempt)
-
-    async def _outcome(self, attempt: Attempt) -> Outcome | None:
-        """Deliver, and say what came of it; None if the lease was lost on the way."""
-        with attempt.scope:
-            await attempt.turn()
-            if not (attempt.postponed or self._stopping):
-                await self._foreground.turn(attempt)
-                await self._until_sure(attempt)
-            stale = self._heartbeat.age(attempt.task.lease) > self._config.lease_seconds * _STALE_PART
-            if stale or attempt.postponed or self._stopping:
-                return Interrupted(attempt.delay_us)
-            self._foreground.began(attempt)
-            self._events.emit(AttemptStarted(attempt.task))
-            self._env.fp("dispatch.start")
-            outcome = await attempt.deliver(self._deliver, self._env)
-            self._env.fp("dispatch.app.returned")
-            return outcome
-        return None if attempt.lost else Interrupted()
-
-    async def _until_sure(self, attempt: Attempt) -> None:
-        """Where a claim took long, wait for the next beat: given back, it would be brought as late again."""
-        lease, patience = attempt.task.lease, self._config.lease_seconds
-        until = self._env.monotonic() + patience
-        while self._heartbeat.age(lease) > patience * _STALE_PART and self._env.monotonic() < until:
-            if self._stopping or attempt.lost:
-                break
-            await self._env.sleep(patience / 32)
-
     # Settle.
 
-    async def _settle(self, attempt: Attempt, outcome: Outcome, began: float) -> None:
-        task, attempt.settling = attempt.task, True
-        seconds = self._env.monotonic() - began
-        self._slowdown.note(task.queue_name, outcome)
-        decision, answer = self._decide(attempt, outcome), Answer.ACCEPTED
-        if not (isinstance(outcome, Succeeded) and outcome.completed):
-            answer = await self._settler.settle(Settlement(task.lease, decision), lambda: not attempt.lost)
-        if answer is Answer.GIVEN_UP:
-            if not attempt.lost:
-                _logger.error("task %s: its result could not be stored; it will run again", task.label)
+    def _concluded(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Store what came of an attempt; None: nothing did that could be stored."""
+        if outcome is None or (attempt.lost and isinstance(outcome, Interrupted)):
+            self._end(attempt)
             return
-        if answer is not Answer.REFUSED and isinstance(decision, Retry | Release):
-            self._due_at = min(self._due_at, self._env.monotonic() + decision.delay_us / 1e6)
-        accepted = None if answer is Answer.UNKNOWN else answer is Answer.ACCEPTED
-        self._events.emit(AttemptSettled(task, decision, accepted, seconds))
+        attempt.settling = True
+        seconds = self._env.monotonic() - (attempt.began_at or attempt.claimed_at)
+        self._slowdown.note(attempt.task.queue_name, outcome)
+        decision = self._decide(attempt, outcome)
+        settled = partial(self._settled, attempt, decision, seconds)
+        if isinstance(outcome, Succeeded) and outcome.completed:
+            settled(Answer.ACCEPTED)
+        else:
+            self._settler.settle(Settlement(attempt.lease, decision), lambda: not attempt.lost, settled)
+
+    def _settled(self, attempt: Attempt, decision: Decision, seconds: float, answer: Answer) -> None:
+        try:
+            if answer is not Answer.GIVEN_UP:
+                if answer is not Answer.REFUSED and isinstance(decision, Retry | Release):
+                    self._due_at = min(self._due_at, self._env.monotonic() + decision.delay_us / 1e6)
+                accepted = None if answer is Answer.UNKNOWN else answer is Answer.ACCEPTED
+                self._events.emit(AttemptSettled(attempt.task, decision, accepted, seconds))
+            elif not attempt.lost:
+                _logger.error("task %s: its result could not be stored; it will run again", attempt.task.label)
+        finally:
+            self._end(attempt)
 
     def _decide(self, attempt: Attempt, outcome: Outcome) -> Decision:
         # The database's time, carried on by a clock that never steps.
@@ -317,10 +296,10 @@ class Dispatcher:
 
     def _end(self, attempt: Attempt) -> None:
         """Free the slot."""
-        self._heartbeat.drop(attempt.task.lease)
-        self._attempts.pop(attempt.task.lease, None)
+        self._heartbeat.drop(attempt.lease)
+        self._attempts.pop(attempt.lease, None)
         self._foreground.ended(attempt)
-        attempt.ended.set()
+        attempt.end()
         if not self._attempts:
             self._idle.set()
         if self._held_back:
@@ -332,7 +311,7 @@ class Dispatcher:
             await self._lost.wait(self._config.lease_seconds)
             for attempt in list(self._attempts.values()):
                 if attempt.lost:
-                    attempt.scope.cancel()
+                    attempt.cut()
 
     # Shut down.
 
@@ -344,16 +323,19 @@ class Dispatcher:
             await self._until_idle(self._drain_until)
         self._env.fp("dispatch.shutdown.2")
         for attempt in list(self._attempts.values()):
-            attempt.scope.cancel()
+            attempt.cut()
         self._env.fp("dispatch.shutdown.3")
         await self._until_idle(self._drain_until + self._config.overrun_seconds + _WRITE_SECONDS)
         self._settler.give_up()
         self._hurry(0)
+        await self._until_idle(float("inf"))
         self._env.fp("dispatch.shutdown.4")
 
     def _begin_to_stop(self, drain_seconds: float) -> None:
         if not self._stopping:
-            self._stopping = True  # what is claimed and has not begun is given back by its attempt
+            self._stopping = self._deliverer.stopping = (
+                True  # what is claimed and has not begun is given back by its attempt
+            )
             self._drain_until = self._env.monotonic() + drain_seconds
             self._hurry(_WRITE_SECONDS)
 

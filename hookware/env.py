@@ -10,10 +10,12 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, Protocol
 
 import anyio
+from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 
 from hookware.log import log_of
@@ -22,6 +24,7 @@ _JOIN_SECONDS = 1.0
 _NAMELESS = re.compile(r"(?:asyncio|uvloop|ThreadPoolExecutor-[0-9]+)_[0-9]+")
 _ID_EPOCH_MS = 1_577_836_800_000  # 2020-01-01: 41 bits of milliseconds last until 2089
 _logger = log_of("hookware.env")
+_tasks: set["asyncio.Task[None]"] = set()
 
 
 class Ticker(Protocol):
@@ -128,7 +131,21 @@ def in_nameless_pool() -> bool:
 
 def on_asyncio() -> bool:
     """Say whether the event loop that runs this is asyncio's, as an AsyncEngine needs it."""
-    return hasattr(current_token().native_token, "call_soon_threadsafe")
+    return asyncio._get_running_loop() is not None
+
+
+def start_task(group: TaskGroup, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    """Run a coroutine, which must not raise, in a task and a context of its own: nothing of the caller is seen in it.
+
+    `group` is for other loops than asyncio's: there a plain task costs a fifth of one in a group.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        group.create_task(coroutine, name=name, context=Context())
+        return
+    task = Context().run(loop.create_task, coroutine, name=name)
+    _tasks.add(task)  # the loop itself would forget it
+    task.add_done_callback(_tasks.discard)
 
 
 async def forget_cancellation() -> None:
@@ -151,6 +168,8 @@ class Wake:
 
     def notify(self) -> None:
         """Wake the waiter, from any thread, without ever blocking; unheard notices are kept, as one."""
+        if self._pending:
+            return
         self._pending = True
         token = self._token
         if token is None:
@@ -170,7 +189,9 @@ class Wake:
             with anyio.move_on_after(max(0.0, seconds)):
                 await self._event.wait()
         self._event = None
-        noticed, self._pending = self._pending, False
+        noticed = self._pending
+        if noticed:  # else one that comes in this moment would be forgotten
+            self._pending = False
         return noticed
 
     def _set(self) -> None:

@@ -93,11 +93,14 @@ def _log(event: Event) -> None:
         case CronFired():
             _logger.info("cron entry %s: task %d is added", one_line(event.name), event.task_id)
         case AttemptStarted() | TasksCommitted():
-            _logger.debug("%s", event.__class__.__name__)
+            if _logger.isEnabledFor(logging.DEBUG):
+                _logger.debug("%s", event.__class__.__name__)
 
 
 def _log_settled(event: AttemptSettled) -> None:
     level, what = _described(event)
+    if not _logger.isEnabledFor(level):
+        return
     task = event.task
     _logger.log(
         level,

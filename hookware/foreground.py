@@ -198,6 +198,11 @@ class Foreground:
         seconds = self._rule.presence(self._env.monotonic()) if self._on else 0.0
         return seconds or float("inf")
 
+    def must_wait(self, task: object) -> bool:
+        """Say whether a claimed task would keep a user waiting if it began now."""
+        now = self._env.monotonic()
+        return self._on and self._rule.pause(now, now, task) > 0
+
     async def turn(self, task: object = None) -> None:
         """Wait until the next claim, or the begin of a claimed task, keeps no user waiting, but not for long."""
         if not self._on:

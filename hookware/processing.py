@@ -6,8 +6,9 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from hookware.core.lifecycle import Failed, Outcome
-from hookware.delivery import Delivery, Target, deliver
+from hookware.alarms import Alarms
+from hookware.core.lifecycle import Failed
+from hookware.delivery import Call, Delivery, Target, begin
 from hookware.dispatcher import Dispatcher
 from hookware.encoding import decoded
 from hookware.errors import Error, PermanentTaskFailure, describe
@@ -61,7 +62,7 @@ class Processing:
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
         self._outbox, self._heartbeat = outbox, heartbeat
-        self._deliver_into = partial(deliver, target, env=env, config=config)
+        self._call = partial(begin, target, env=env, config=config)
         self._notifier = Notifier(outbox.notices, env, health)
         foreground = foreground or Foreground(env, config)
         self._probe = partial(supervise, "foreground", foreground.probe, env=env, events=events, health=health)
@@ -78,6 +79,7 @@ class Processing:
             foreground=foreground,
             health=health,
             on_left_over=self._notifier.left_over,
+            rests=self._rests,
         )
         self._progress = ProgressLog(store, env, events, health)
         wake, holds = self._dispatcher.wake, heartbeat.holds
@@ -138,17 +140,18 @@ class Processing:
         """Tell others of what was given back, or committed since, and write down what was counted."""
         await _close(self._outbox, self._notifier.close, self._executed.close)
 
-    async def _deliver(self, delivery: Delivery) -> Outcome:
-        # What was refused for what had changed since its begin may have met a renewal of its own lease.
-        if self._outbox.keeps_snapshots or delivery.sees_snapshot:
-            await self._heartbeat.rest(delivery.task.lease)  # and its row is left alone
-        else:
+    def _deliver(self, delivery: Delivery, alarms: Alarms, on_ended: Callable[[Call], None]) -> Call | Failed:
+        if not self._rests(delivery):
             delivery.on_progress = partial(self._progress.note, delivery.task.lease)
         try:
             delivery.task = decoded(self._outbox.config.codec, delivery.task)
         except Error as error:
             return Failed(None, describe(error), permanent=isinstance(error, PermanentTaskFailure))
-        return await self._deliver_into(delivery)
+        return self._call(delivery, alarms, on_ended)
+
+    def _rests(self, delivery: Delivery) -> bool:
+        # What was refused for what had changed since its begin may have met a renewal of its own lease.
+        return self._outbox.keeps_snapshots or delivery.sees_snapshot
 
     async def _measure_lag(self) -> None:
         with self._probing:

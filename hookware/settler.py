@@ -29,19 +29,21 @@ class Answer(Enum):
 class _Entry:
     """A settlement on its way, until it is done."""
 
-    def __init__(self, settlement: Settlement, is_held: Callable[[], bool]) -> None:
+    def __init__(
+        self, settlement: Settlement, is_held: Callable[[], bool], on_answer: Callable[[Answer], None]
+    ) -> None:
         self.settlement = settlement
         self.is_held = is_held
+        self.is_done = False
         self.tried = False
         self.fault_count = 0  # how often it failed while the store took others
         self.success_count = 0  # the settler's, when it last failed
         self.due_at = 0.0
-        self.answer = Answer.GIVEN_UP
-        self.done = anyio.Event()
+        self._on_answer = on_answer
 
     def finish(self, answer: Answer) -> None:
-        self.answer = answer
-        self.done.set()
+        self.is_done = True
+        self._on_answer(answer)
 
 
 class Settler:
@@ -62,18 +64,19 @@ class Settler:
         self._sending: anyio.CancelScope | None = None
         self._pause: anyio.CancelScope | None = None
 
-    async def settle(self, settlement: Settlement, is_held: Callable[[], bool]) -> Answer:
-        """Settle, again and again while the store raises and `is_held()` says that the lease is still ours."""
+    def settle(self, settlement: Settlement, is_held: Callable[[], bool], on_answer: Callable[[Answer], None]) -> None:
+        """Settle, again and again while the store raises and `is_held()` says that the lease is still ours.
+
+        `on_answer` is called once, with what became of it; it must not raise.
+        """
         if self._given_up:
-            return Answer.GIVEN_UP
-        entry = _Entry(settlement, is_held)
-        self._untried.append(entry)
+            on_answer(Answer.GIVEN_UP)
+            return
+        self._untried.append(_Entry(settlement, is_held, on_answer))
         self._news.set()
         if self._pause is not None:
             self._is_turn_of_tried = False
             self._pause.cancel()
-        await entry.done.wait()
-        return entry.answer
 
     def close(self) -> None:
         """Let `run` return once nothing waits."""
@@ -162,14 +165,14 @@ class Settler:
     def _keep_unfinished(self, batch: list[_Entry]) -> None:
         """Whatever broke off, forget nobody who waits; whether the store has settled is not known then."""
         for entry in batch:
-            if not entry.done.is_set() and entry not in self._tried:
+            if not entry.is_done and entry not in self._tried:
                 entry.tried = True
                 self._tried.append(entry)
 
     def _abandon(self, entries: list[_Entry]) -> None:
         self._untried, self._tried = [], []
         for entry in entries:
-            if not entry.done.is_set():
+            if not entry.is_done:
                 entry.finish(Answer.GIVEN_UP)
 
     def _delay(self, count: int) -> float:

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
+from anyio.abc import TaskGroup
 
+from hookware.alarms import Alarms
+from hookware.attempt import Calling
 from hookware.config import Config
-from hookware.core.lifecycle import Decision, Outcome, Succeeded
+from hookware.core.lifecycle import Decision, Failed, Outcome, Succeeded
 from hookware.core.task import LeasedTask, NewTask
 from hookware.delivery import Delivery
 from hookware.dispatcher import Dispatcher
@@ -15,6 +18,7 @@ from hookware.events import AttemptSettled, AttemptStarted, Event, Events, LoopF
 from hookware.heartbeat import Heartbeat
 from hookware.store.base import Claim, Claimed, Settlement
 from hookware.store.memory import MemoryStore
+from tests.calling import FunctionCall
 
 Handler = Callable[[LeasedTask], Awaitable[Outcome]]
 NEVER_POLL = 3600.0
@@ -96,6 +100,8 @@ class Dispatching:
         self.deliveries: list[Delivery] = []
         self.hurried: list[float] = []
         self.left_over_count = 0
+        self.calls: TaskGroup | None = None
+        self.deliver_error: BaseException | None = None
         self._handler = handler
         self.heartbeat = Heartbeat(self.store, env, config)
         self.dispatcher = Dispatcher(
@@ -112,9 +118,12 @@ class Dispatching:
         self._changed = anyio.Event()
         self.events.subscribe(self._see)
 
-    async def _deliver(self, delivery: Delivery) -> Outcome:
+    def _deliver(self, delivery: Delivery, _alarms: Alarms, on_ended: Callable[[Calling], None]) -> Calling | Failed:
         self.deliveries.append(delivery)
-        return await self._handler(delivery.task)
+        if self.deliver_error is not None:
+            raise self.deliver_error
+        assert self.calls is not None
+        return FunctionCall(lambda: self._handler(delivery.task), on_ended).begin(self.calls)
 
     def _leave_over(self) -> None:
         self.left_over_count += 1
@@ -150,7 +159,8 @@ class Dispatching:
         """Wait until something happened that makes `condition` true."""
         with anyio.fail_after(5):
             while not condition():
-                await self._changed.wait()
+                with anyio.move_on_after(0.01):  # nothing tells that a handler is inside
+                    await self._changed.wait()
 
 
 @asynccontextmanager
@@ -175,6 +185,7 @@ async def dispatching(
     world.store.insert(tasks)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as loops:
+            world.calls = loops
             loops.start_soon(world.dispatcher.run)
             try:
                 yield world

@@ -20,11 +20,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookware.config import Config
-from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
+from hookware.core.lifecycle import Conflicted, Failed, Outcome, Succeeded
 from hookware.core.task import LeasedTask
-from hookware.delivery import SCOPE_KEY, Delivery, Target, deliver
+from hookware.delivery import SCOPE_KEY, Delivery, Target
 from hookware.env import Env
 from hookware.errors import PermanentTaskFailure
+from tests.calling import deliver
 from tests.samples import SteppedEnv, leased_task
 
 TWO_ERRORS = ExceptionGroup("two", [ValueError("a"), KeyError("b")])
@@ -612,27 +613,6 @@ async def test_a_handler_that_finishes_in_spite_of_the_cancellation_has_succeede
         callers.cancel_scope.cancel()
         release.set()
     assert outcomes == [Succeeded(200)]
-
-
-async def test_the_end_of_the_calls_task_group_is_an_interruption() -> None:
-    entered = anyio.Event()
-    outcomes: list[Outcome] = []
-
-    async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
-        entered.set()
-        await anyio.sleep_forever()
-
-    async with anyio.create_task_group() as callers, anyio.create_task_group() as calls:
-
-        async def call() -> None:
-            outcomes.append(
-                await deliver(Target(hangs, {}, calls), Delivery(leased_task()), env=Env(), config=Config())
-            )
-
-        callers.start_soon(call)
-        await entered.wait()
-        calls.cancel_scope.cancel()
-    assert outcomes == [Interrupted()]
 
 
 async def test_a_sync_handler_runs_in_a_thread_and_its_exit_stays_there() -> None:

@@ -217,10 +217,9 @@ async def test_a_permanent_failure_is_dead_at_once() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("odd"), BaseExceptionGroup("g", [SystemExit(1)])], ids=repr)
 async def test_a_delivery_that_raises_is_a_failure(error: BaseException) -> None:
-    async def broken(_task: LeasedTask) -> Outcome:
-        raise error
-
-    async with dispatching(broken, new_task(1)) as world:
+    async with dispatching() as world:
+        world.deliver_error = error
+        world.insert(new_task(1))
         await world.until(lambda: world.settled)
         _, decision, _ = world.settled[0]
         assert isinstance(decision, Retry)
@@ -506,7 +505,8 @@ async def test_stop_cuts_short_what_takes_longer_and_refunds_the_attempt() -> No
 async def test_the_database_has_little_time_at_the_end_and_none_after_it(by: str) -> None:
     world = Dispatching(Gate(), Config(drain_seconds=0.02, overrun_seconds=0.02), Env())
     world.store.insert([new_task(1)])
-    async with anyio.create_task_group() as loops:
+    async with anyio.create_task_group() as calls, anyio.create_task_group() as loops:
+        world.calls = calls
         loops.start_soon(world.dispatcher.run)
         await world.until(lambda: world.started)
         assert world.hurried == []
@@ -619,7 +619,8 @@ async def test_cancelling_run_gives_running_tasks_back() -> None:
         await world.dispatcher.stop()
     other = Dispatching(gate, world.dispatcher._config, Env())
     other.store.insert([new_task(1)])
-    async with anyio.create_task_group() as loops:
+    async with anyio.create_task_group() as calls, anyio.create_task_group() as loops:
+        other.calls = calls
         loops.start_soon(other.dispatcher.run)
         await other.until(lambda: gate.inside)
         loops.cancel_scope.cancel()

@@ -78,3 +78,26 @@ async def test_an_event_loop_is_told_from_its_threads() -> None:
 
 def test_a_script_is_under_no_event_loop() -> None:
     assert not in_event_loop()
+
+
+async def test_a_notice_that_comes_as_a_wait_ends_is_heard_by_the_next() -> None:
+    class Raced(Wake):
+        """Is notified, by another thread, right after the waiter has looked for the last time."""
+
+        looks = 0
+        is_pending = False
+
+        @property
+        def _pending(self) -> bool:
+            seen, self.looks = self.is_pending, self.looks + 1
+            self.is_pending = self.is_pending or self.looks == 2
+            return seen
+
+        @_pending.setter
+        def _pending(self, value: bool) -> None:
+            self.is_pending = value
+
+    wake = Raced()
+    assert await wake.wait(0) is False
+    assert wake.looks == 2
+    assert await wake.wait(0) is True

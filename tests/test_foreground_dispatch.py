@@ -5,10 +5,13 @@ from random import Random
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from starlette.types import Message
 
+from hookware.alarms import Alarms
+from hookware.attempt import Calling
 from hookware.config import Config
-from hookware.core.lifecycle import Outcome, Succeeded
+from hookware.core.lifecycle import Failed, Outcome, Succeeded
 from hookware.delivery import Delivery
 from hookware.dispatcher import Dispatcher
 from hookware.env import Env, Ticker
@@ -17,6 +20,7 @@ from hookware.foreground import FRESH_SECONDS, PRESENCE_SECONDS, Foreground
 from hookware.heartbeat import Heartbeat
 from hookware.store.base import Claim, Claimed
 from hookware.store.memory import MemoryStore
+from tests.calling import FunctionCall
 from tests.samples import new_task
 from verification.simulation.loop import SimLoop, context_of
 
@@ -77,6 +81,7 @@ class Process:
         self.foreground = Foreground(self.env, config)
         self.work: Callable[[], Coroutine[object, object, None]] = self.do_nothing
         self.begun: list[float] = []
+        self.calls: TaskGroup | None = None
         self.running = 0
         self.most_running = 0
         self._count = 0
@@ -91,7 +96,11 @@ class Process:
             foreground=self.foreground,
         )
 
-    async def _deliver(self, _delivery: Delivery) -> Outcome:
+    def _deliver(self, _delivery: Delivery, _alarms: Alarms, on_ended: Callable[[Calling], None]) -> Calling | Failed:
+        assert self.calls is not None
+        return FunctionCall(self._run, on_ended).begin(self.calls)
+
+    async def _run(self) -> Outcome:
         self.begun.append(self.loop.time())
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -155,6 +164,7 @@ def play(story: Story, *, foreground_first: bool = True, seed: int = 1) -> Proce
     async def main() -> Process:
         process = Process(loop, foreground_first=foreground_first)
         async with anyio.create_task_group() as loops:
+            process.calls = loops
             loops.start_soon(process.dispatcher.run)
             loops.start_soon(process.foreground.probe)
             await anyio.sleep(1)

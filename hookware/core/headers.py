@@ -79,31 +79,32 @@ def delivery_headers(task: LeasedTask, host: str = "localhost") -> list[tuple[by
     """
     for name, value in (*task.headers, ("queue-name", task.queue_name), ("task-name", task.label)):
         check_header(name, value)
-    headers = [(name, value) for name, value in task.headers if not is_internal(name) and not is_forbidden(name)]
-    names = {name for name, _ in headers}
+    own = [(name, value) for name, value in task.headers if not is_internal(name) and not is_forbidden(name)]
+    names = {name for name, _ in own}
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in own]
     if task.body and "content-type" not in names:
-        headers.append(("content-type", OCTET_STREAM))
+        headers.append((b"content-type", OCTET_STREAM.encode()))
     if "user-agent" not in names:
-        headers.append(("user-agent", USER_AGENT))
-    headers += [("host", host), ("content-length", str(len(task.body))), *_about(task)]
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        headers.append((b"user-agent", USER_AGENT.encode()))
+    headers += [(b"host", host.encode("latin-1")), (b"content-length", b"%d" % len(task.body)), *_about(task)]
+    return headers
 
 
-def _about(task: LeasedTask) -> list[tuple[str, str]]:
+def _about(task: LeasedTask) -> list[tuple[bytes, bytes]]:
     headers = [
-        ("x-appengine-queuename", task.queue_name),
-        ("x-appengine-taskname", task.label),
-        ("x-appengine-taskretrycount", str(task.attempt_count - 1)),
-        ("x-appengine-taskexecutioncount", str(task.failure_count)),
-        ("x-appengine-tasketa", repr(task.eta_us / 1e6)),
-        ("x-hookware-task-id", str(task.id)),
-        ("x-hookware-fence", str(task.fence)),
-        ("x-hookware-deadline", repr(task.deadline_us / 1e6)),
+        (b"x-appengine-queuename", task.queue_name.encode("latin-1")),
+        (b"x-appengine-taskname", task.label.encode("latin-1")),
+        (b"x-appengine-taskretrycount", b"%d" % (task.attempt_count - 1)),
+        (b"x-appengine-taskexecutioncount", b"%d" % task.failure_count),
+        (b"x-appengine-tasketa", repr(task.eta_us / 1e6).encode()),
+        (b"x-hookware-task-id", b"%d" % task.id),
+        (b"x-hookware-fence", b"%d" % task.fence),
+        (b"x-hookware-deadline", repr(task.deadline_us / 1e6).encode()),
     ]
     if task.queue_name == CRON_QUEUE:
-        headers.append(("x-appengine-cron", "true"))
+        headers.append((b"x-appengine-cron", b"true"))
     if task.last_status is not None:
-        headers.append(("x-appengine-taskpreviousresponse", str(task.last_status)))
+        headers.append((b"x-appengine-taskpreviousresponse", b"%d" % task.last_status))
     return headers
 
 

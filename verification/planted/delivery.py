@@ -13,11 +13,11 @@ BUGS: tuple[Bug, ...] = (
                 "            async def take(message: Message) -> None:\n"
                 "                await self._answer.take(message)\n"
                 "                self._ended_at = self._env.monotonic()\n"
-                "                self._ended.set()\n\n"
+                "                self._end()\n\n"
                 "            await self._target.app(scope, self._receive, take)\n"
             ),
         ),
-        ("answer.py", "is_success(self.status) and self.finished.is_set() and", "is_success(self.status) and"),
+        ("answer.py", "is_success(self.status) and self.finished and", "is_success(self.status) and"),
     ),
     bug(
         "acknowledge despite an exception",

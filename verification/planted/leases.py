@@ -44,34 +44,32 @@ BUGS: tuple[Bug, ...] = (
         "a shutdown leaves claimed tasks that have not begun",
         breaks("I20"),
         (
-            "dispatcher.py",
-            "            if stale or attempt.postponed or self._stopping:\n",
-            "            if self._stopping:\n                return None\n            if stale or attempt.postponed:\n",
+            "deliverer.py",
+            "            if scope.cancelled_caught or self._is_stale(attempt) or attempt.postponed or self.stopping:\n",
+            (
+                "            if self.stopping:\n"
+                "                return self._on_concluded(attempt, None)\n"
+                "            if scope.cancelled_caught or self._is_stale(attempt) or attempt.postponed:\n"
+            ),
         ),
     ),
     bug(
         "an attempt that was interrupted counts as failed",
         breaks("I13"),
         (
-            "dispatcher.py",
-            "        return None if attempt.lost else Interrupted()\n",
-            '        return None if attempt.lost else Failed(None, "interrupted")\n',
-        ),
-        (
-            "dispatcher.py",
-            "from hookware.core.lifecycle import Decision, ",
-            "from hookware.core.lifecycle import Decision, Failed, ",
+            "delivery.py",
+            "            return Interrupted()\n        return outcome",
+            '            return Failed(None, "interrupted")\n        return outcome',
         ),
     ),
     bug(
         "a claim whose answer came late is begun all the same",
         breaks("I15"),
         (
-            "dispatcher.py",
-            "            stale = self._heartbeat.age(attempt.task.lease) > ",
-            "            stale = False and ",
+            "deliverer.py",
+            "        return self._heartbeat.age(attempt.lease) > self._lease_seconds * _STALE_PART\n",
+            "        return False\n",
         ),
-        ("dispatcher.py", "                await self._until_sure(attempt)\n", ""),
     ),
     bug(
         "hints only: the store is never polled",

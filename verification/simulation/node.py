@@ -7,7 +7,7 @@ from functools import partial
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from hookware.delivery import SCOPE_KEY, Target, deliver
+from hookware.delivery import SCOPE_KEY, Target, begin
 from hookware.dispatcher import Dispatcher
 from hookware.env import Env, Ticker
 from hookware.events import Events
@@ -108,7 +108,7 @@ class Node:
             heartbeat = Heartbeat(store, self.env, world.config)
             dispatcher = Dispatcher(
                 store=store,
-                deliver=partial(deliver, target, env=self.env, config=world.config),
+                deliver=partial(begin, target, env=self.env, config=world.config),
                 heartbeat=heartbeat,
                 env=self.env,
                 config=world.config,
