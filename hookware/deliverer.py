@@ -128,8 +128,10 @@ class Deliverer:
         with self._guarded(attempt):
             with self._interruptible(attempt) as scope:
                 await self._env.sleep(_CONFLICT_SECONDS * self._env.random())
+                await self._until_sure(attempt)
                 await self._rest(attempt)
-            if scope.cancelled_caught:
+            if scope.cancelled_caught or self._is_stale(attempt):
+                # What it met may have been the attempt that has the task now: a process that was frozen wakes up here.
                 self._on_concluded(attempt, Interrupted())
             else:
                 self._call(waiting, attempt)

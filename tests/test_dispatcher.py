@@ -259,6 +259,30 @@ async def test_a_conflict_that_does_not_end_is_a_failure() -> None:
         assert decision.error == "deadlock"
 
 
+async def test_a_process_that_was_frozen_delivers_nothing_again_before_it_knows_that_its_lease_is_good() -> None:
+    """What it met is most likely the attempt that has the task now."""
+
+    class BeatingEnv(SteppedEnv):
+        async def sleep(self, seconds: float) -> None:
+            if seconds > 0.5:  # no conflict is waited out for so long
+                world.heartbeat.beat()
+            await anyio.lowlevel.checkpoint()
+
+    env, fences = BeatingEnv(), list[int]()
+
+    async def handler(task: LeasedTask) -> Outcome:
+        fences.append(task.fence)
+        await MemoryStore.settle(world.store, [Settlement(task.lease, TAKEN_BACK)])
+        env.advance(20)
+        return Conflicted("duplicate key")
+
+    async with dispatching(handler, env=env, lease_seconds=30) as world:
+        world.insert(new_task(1))
+        await world.until(lambda: fences and not world.dispatcher._attempts)
+        assert fences == [1]
+        assert world.settled == []
+
+
 async def test_the_age_of_a_task_is_judged_by_the_databases_clock() -> None:
     class WrongClock(SteppedEnv):
         """The host's clock; the store keeps the right one."""
