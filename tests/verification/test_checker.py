@@ -314,6 +314,8 @@ def test_a_duplicate_is_counted_by_the_fault_that_made_it() -> None:
     for fault, lines in lives.items():
         history = [COMMITTED, claimed(1), start(1), end(1.5), *lines, CRASHED, *AGAIN]
         assert check(history, LIMITS).duplicates == {fault: 1}
+    noted_before = [COMMITTED, claimed(1), node_line("killed", 0.9, why="SIGKILL"), start(1), end(1.5), CRASHED, *AGAIN]
+    assert check(noted_before, LIMITS).duplicates == {"kill": 1}
     assert check(CLEAN, LIMITS).duplicates == {}
     inside = [INSIDE, claimed(1), start(1), end(1.5), CRASHED, *AGAIN, replace(EFFECT, fence=2, t=111)]
     assert check(inside, LIMITS).duplicates == {}

@@ -65,7 +65,7 @@ class Nodes:
 
     def fault(self, node: Node, since: float, until: float) -> str:
         """Name what befell the node in that time, the hardest blow first; "none" if nothing did."""
-        if since <= self.killed.get(node, float("inf")) <= until:
+        if self.killed.get(node, float("inf")) <= until:  # noted just before it: a run may still begin meanwhile
             why = self._why[node]
             return "kill" if why in ("", "SIGKILL") else f"kill at {why}"
         for event in ("disturbed", "blocked"):
