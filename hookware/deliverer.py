@@ -149,6 +149,9 @@ class Deliverer:
         except (Exception, BaseExceptionGroup):
             _logger.exception("task %s: the attempt broke; its lease will end by itself", attempt.task.label)
             self._on_concluded(attempt, None)
+        except BaseException:
+            self._on_concluded(attempt, None)
+            raise
 
     async def _rest(self, attempt: Attempt) -> None:
         if self._rests(attempt.delivery):

@@ -328,7 +328,7 @@ class Dispatcher:
         await self._until_idle(self._drain_until + self._config.overrun_seconds + _WRITE_SECONDS)
         self._settler.give_up()
         self._hurry(0)
-        await self._until_idle(float("inf"))
+        await self._until_idle(self._env.monotonic() + _WRITE_SECONDS)
         self._env.fp("dispatch.shutdown.4")
 
     def _begin_to_stop(self, drain_seconds: float) -> None:

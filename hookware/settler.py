@@ -97,6 +97,10 @@ class Settler:
                 batch = self._next_batch()
                 try:
                     await (self._settle_batch(batch) if batch else self._wait())
+                except anyio.get_cancelled_exc_class():  # by asyncio's own means, when its loop ends
+                    self._given_up = True
+                    self._abandon(batch + self._untried + self._tried)
+                    raise
                 finally:
                     self._keep_unfinished(batch)
                 if self._given_up:

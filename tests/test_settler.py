@@ -1,5 +1,6 @@
 """Results are stored many in one commit, and one that the store cannot take holds up no other."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -214,3 +215,23 @@ async def test_what_waits_for_its_next_try_is_given_up_at_once() -> None:
         await world.until_settled([1])
         assert world.results[1] is Answer.GIVEN_UP
         assert anyio.current_time() - began < 0.04
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nobody_waits_for_a_settler_whose_loop_has_ended() -> None:
+    """A server that is told twice to end cancels all tasks by asyncio's own means."""
+    world = World()
+    await world.claim()
+    running = asyncio.create_task(world.settler.run())
+    world.store.away_count = 1
+    world.env.pauses_end = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.settle, 1)
+        await anyio.wait_all_tasks_blocked()
+        assert world.results == {}
+        running.cancel()
+        await world.until_settled([1])
+        tasks.start_soon(world.settle, 2)
+        await world.until_settled([2])
+    assert set(world.results.values()) == {Answer.GIVEN_UP}
+    assert running.cancelled()
