@@ -86,13 +86,16 @@ class Attempt:
         if self.call is not None:
             self.call.cut()
 
-    def may_try_again(self, outcome: Outcome, now: float) -> bool:
-        """Say whether it is delivered once more, within the same deadline: its transaction met another one."""
-        left_us = self.task.deadline_us - int((now - self.began_at) * 1e6)
-        if not isinstance(outcome, Conflicted) or self._conflict_count == _MOST_CONFLICTS or left_us <= 0:
+    def may_try_again(self, outcome: Outcome) -> bool:
+        """Say whether its transaction met another one, and not too often yet."""
+        if not isinstance(outcome, Conflicted) or self._conflict_count == _MOST_CONFLICTS:
             return False
         self._conflict_count += 1
-        last = self.delivery
-        again = replace(self.task, deadline_us=left_us)
-        self.delivery = Delivery(again, collided=last.collided, sees_snapshot=last.sees_snapshot)
         return True
+
+    def again(self, now: float) -> bool:
+        """Get ready to be delivered once more, within the same deadline; False if that is over."""
+        left_us = self.task.deadline_us - int((now - self.began_at) * 1e6)
+        last, again = self.delivery, replace(self.task, deadline_us=left_us)
+        self.delivery = Delivery(again, collided=last.collided, sees_snapshot=last.sees_snapshot)
+        return left_us > 0

@@ -3,9 +3,10 @@
 Hardly any has to wait. Then all that is done for it here is a call of the app, which is the only task that it costs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -66,8 +67,7 @@ class Deliverer:
     def deliver(self, waiting: TaskGroup, attempt: Attempt) -> None:
         """Deliver a claimed task: now, or when its turn has come."""
         if self.stopping or self._must_wait(attempt):
-            attempt.waiting = anyio.CancelScope(shield=True)
-            start_task(waiting, self._wait(waiting, attempt), f"task {attempt.task.label} waits")
+            self._let_wait(waiting, attempt, self._wait(waiting, attempt))
         else:
             self._start(waiting, attempt)
 
@@ -91,7 +91,7 @@ class Deliverer:
                     await self._foreground.turn(attempt)
                     await self._until_sure(attempt)
                     await self._rest(attempt)
-            if scope.cancelled_caught or self._is_stale(attempt) or attempt.postponed or self.stopping:
+            if scope.cancel_called or self._is_stale(attempt) or attempt.postponed or self.stopping:
                 self._on_concluded(attempt, Interrupted(attempt.delay_us))
             else:
                 self._start(waiting, attempt)
@@ -118,29 +118,38 @@ class Deliverer:
         with self._guarded(attempt):
             self._env.fp("dispatch.app.returned")
             attempt.call, outcome = None, call.outcome()
-            if attempt.may_try_again(outcome, self._env.monotonic()):
-                attempt.waiting = anyio.CancelScope(shield=True)
-                start_task(waiting, self._call_again(waiting, attempt), f"task {attempt.task.label} again")
+            if attempt.may_try_again(outcome):
+                self._let_wait(waiting, attempt, self._call_again(waiting, attempt, outcome))
             else:
                 self._on_concluded(attempt, outcome)
 
-    async def _call_again(self, waiting: TaskGroup, attempt: Attempt) -> None:
+    async def _call_again(self, waiting: TaskGroup, attempt: Attempt, outcome: Outcome) -> None:
         with self._guarded(attempt):
             with self._interruptible(attempt) as scope:
                 await self._env.sleep(_CONFLICT_SECONDS * self._env.random())
                 await self._until_sure(attempt)
                 await self._rest(attempt)
-            if scope.cancelled_caught or self._is_stale(attempt):
+            if scope.cancel_called or self._is_stale(attempt):
                 # What it met may have been the attempt that has the task now: a process that was frozen wakes up here.
                 self._on_concluded(attempt, Interrupted())
-            else:
+            elif attempt.again(self._env.monotonic()):
                 self._call(waiting, attempt)
+            else:
+                self._on_concluded(attempt, outcome)
+
+    def _let_wait(self, waiting: TaskGroup, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
+        def done() -> None:
+            if attempt.waiting is scope:  # it did not even begin to wait
+                self._on_concluded(attempt, None)
+
+        scope = attempt.waiting = anyio.CancelScope(shield=True)
+        start_task(waiting, coroutine, f"task {attempt.task.label} waits", on_done=done)
 
     @contextmanager
     def _interruptible(self, attempt: Attempt) -> Iterator[anyio.CancelScope]:
         with attempt.waiting or anyio.CancelScope() as scope:
             yield scope
-        attempt.waiting = None
+        attempt.waiting = None  # whoever cuts it short from now on finds its call, or that it is settled
 
     @contextmanager
     def _guarded(self, attempt: Attempt) -> Iterator[None]:

@@ -162,8 +162,15 @@ class Call:
     def begin(self) -> None:
         """Call the app; raise ValueError if the task cannot be made into a request."""
         scope = self._scope()
+        entering = self._enter_app(scope)
         self._alarms.set(self, self._seconds, self._time_out)
-        start_task(self._target.calls, self._enter_app(scope), f"task {self._task.label}")
+        try:
+            start_task(self._target.calls, entering, f"task {self._task.label}", on_done=self._leave)
+        except BaseException:
+            self._is_over = True
+            self._alarms.clear(self)
+            entering.close()
+            raise
 
     def cut(self) -> None:
         """Cancel the handler."""
@@ -179,8 +186,15 @@ class Call:
     def _give_up(self) -> None:
         _logger.error("task %s ignores its cancellation; it lingers without a slot", self._task.label)
         self._left = anyio.Event()
-        self._target.calls.start_soon(self._linger, self._left)
+        try:
+            self._target.calls.start_soon(self._linger, self._left)
+        finally:
+            self._end()
+
+    def _leave(self) -> None:
         self._end()
+        if self._left is not None:
+            self._left.set()
 
     async def _linger(self, left: anyio.Event) -> None:
         """Keep the lifespan from ending before the handler: who ends it may choose not to wait."""
@@ -196,14 +210,13 @@ class Call:
     async def _enter_app(self, scope: Scope) -> None:
         try:
             with self._cancel_scope:
-                await self._through_app(scope)
+                if not self._cut_short:
+                    await self._through_app(scope)
             # Nor does a cancellation leave this task that the app has asked for by asyncio's own means.
             with suppress(anyio.get_cancelled_exc_class()):
                 await forget_cancellation()
         finally:
             self._end()
-            if self._left is not None:
-                self._left.set()
 
     async def _through_app(self, scope: Scope) -> None:
         try:

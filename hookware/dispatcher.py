@@ -203,15 +203,18 @@ class Dispatcher:
         with anyio.CancelScope(shield=True) as self._claim_on_its_way:
             claimed = await self._store.claim(claim)
             self._env.fp("dispatch.claim.claimed")
-            self._begin(attempts, [Attempt(task, sent_at) for task in claimed.tasks])
+            begun = [Attempt(task, sent_at) for task in claimed.tasks]
+            self._hold(begun)
             self._know_due(claimed.next_due_us)
             self._held_back = claimed.held_back
+            for attempt in begun:  # each lease is held by now: the first of them may block the loop
+                self._deliverer.deliver(attempts, attempt)
             if not (claimed.tasks or claimed.cleared) and claimed.next_due_us == 0:
                 self._know_due(int(self._poll() * 1e6))  # due, but not given to us: others are at them
             elif claimed.held_back or (claimed.next_due_us == 0 and len(claimed.tasks) == asked):
                 self._on_left_over()  # where another's task holds them back, its process goes on with them at once
 
-    def _begin(self, attempts: TaskGroup, claimed: list[Attempt]) -> None:
+    def _hold(self, claimed: list[Attempt]) -> None:
         self._last_chance.arrange(claimed, others_run=bool(self._attempts))
         self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
         for attempt in claimed:
@@ -220,7 +223,6 @@ class Dispatcher:
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
             lease, sent_at = attempt.lease, attempt.claimed_at
             self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at)
-            self._deliverer.deliver(attempts, attempt)
 
     def cancelled(self, task_id: int) -> None:
         """Cut the attempt of a task short that was called off or deleted, if it runs here; from any thread."""

@@ -131,21 +131,35 @@ def in_nameless_pool() -> bool:
 
 def on_asyncio() -> bool:
     """Say whether the event loop that runs this is asyncio's, as an AsyncEngine needs it."""
-    return asyncio._get_running_loop() is not None
+    return hasattr(current_token().native_token, "call_soon_threadsafe")
 
 
-def start_task(group: TaskGroup, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+def start_task(
+    group: TaskGroup, coroutine: Coroutine[Any, Any, None], name: str, on_done: Callable[[], None] = lambda: None
+) -> None:
     """Run a coroutine, which must not raise, in a task and a context of its own: nothing of the caller is seen in it.
 
-    `group` is for other loops than asyncio's: there a plain task costs a fifth of one in a group.
+    `group` is for other loops than asyncio's: there a plain task costs a fifth of one in a group. `on_done` is told of
+    its end even where it never began: asyncio cancels a task that has not run yet without a word to its coroutine.
     """
-    loop = asyncio._get_running_loop()
-    if loop is None:
-        group.create_task(coroutine, name=name, context=Context())
+    if not on_asyncio():
+        group.create_task(_then(coroutine, on_done), name=name, context=Context())
         return
-    task = Context().run(loop.create_task, coroutine, name=name)
+
+    def done(task: "asyncio.Task[None]") -> None:
+        _tasks.discard(task)
+        on_done()
+
+    task = Context().run(asyncio.get_running_loop().create_task, coroutine, name=name)
     _tasks.add(task)  # the loop itself would forget it
-    task.add_done_callback(_tasks.discard)
+    task.add_done_callback(done)
+
+
+async def _then(coroutine: Coroutine[Any, Any, None], on_done: Callable[[], None]) -> None:
+    try:
+        await coroutine
+    finally:
+        on_done()
 
 
 async def forget_cancellation() -> None:

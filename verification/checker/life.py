@@ -302,7 +302,8 @@ class Life:
             yield "I17", f"its node {node} died at {killed:.3f}, and the lease was not taken back by {latest:.3f}"
 
     def _excused(self, claim: Line, until: float) -> bool:
-        return self._nodes.disturbed(claim.node, claim.t, until)
+        # What a claim brings that was long on its way waits for a beat: its lease must surely be held.
+        return self._nodes.disturbed(claim.node, claim.t - STEPS_SECONDS, until)
 
     def _check_effects(self) -> _Broken:
         if len(self._effects) > 1:

@@ -45,11 +45,11 @@ BUGS: tuple[Bug, ...] = (
         breaks("I20"),
         (
             "deliverer.py",
-            "            if scope.cancelled_caught or self._is_stale(attempt) or attempt.postponed or self.stopping:\n",
+            "            if scope.cancel_called or self._is_stale(attempt) or attempt.postponed or self.stopping:\n",
             (
                 "            if self.stopping:\n"
                 "                return self._on_concluded(attempt, None)\n"
-                "            if scope.cancelled_caught or self._is_stale(attempt) or attempt.postponed:\n"
+                "            if scope.cancel_called or self._is_stale(attempt) or attempt.postponed:\n"
             ),
         ),
     ),
