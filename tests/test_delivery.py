@@ -365,6 +365,22 @@ async def test_a_handler_that_swallows_every_cancellation_does_not_hold_the_atte
             release.set()
 
 
+async def test_an_app_that_asks_for_a_disconnect_again_and_again_leaves_the_loop_to_others() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def ask() -> None:
+            while True:
+                await receive()
+
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            await Response()(scope, receive, send)
+            asking.cancel_scope.cancel()
+
+    with anyio.fail_after(5):
+        assert await attempt(app) == Succeeded(200)
+
+
 # What a handler may raise.
 
 

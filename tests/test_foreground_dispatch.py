@@ -197,6 +197,26 @@ def test_without_users_all_slots_are_filled_by_one_claim_and_at_once() -> None:
     assert process.begun[-1] - begun_at < 0.01
 
 
+def test_those_of_one_claim_begin_one_after_another_if_a_user_came_while_it_was_under_way() -> None:
+    async def story(process: Process) -> None:
+        async def claim(claim: Claim) -> Claimed:
+            claimed = await CountingStore.claim(process.store, claim)
+            if claimed.tasks:
+                await process.ask(0.001)
+            return claimed
+
+        process.store.claim = claim  # type: ignore[method-assign]
+        process.work = process.wait
+        process.add(4)
+        await anyio.sleep(0.5)
+
+    process = play(story)
+    assert process.store.asked[-1][1] == SLOTS
+    first, *others = process.begun
+    assert len(others) == 3
+    assert all(later - earlier > FRESH_SECONDS * 0.9 for earlier, later in zip([first, *others], others, strict=False))
+
+
 def test_the_first_task_after_an_answered_request_begins_at_once() -> None:
     added_at = 0.0
 
