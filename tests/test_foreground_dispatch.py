@@ -205,7 +205,7 @@ def test_those_of_one_claim_begin_one_after_another_if_a_user_came_while_it_was_
                 await process.ask(0.001)
             return claimed
 
-        process.store.claim = claim  # type: ignore[method-assign]
+        process.store.claim = claim  # type: ignore[method-assign]  # for this one process
         process.work = process.wait
         process.add(4)
         await anyio.sleep(0.5)
