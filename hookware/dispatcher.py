@@ -327,7 +327,8 @@ class Dispatcher:
         for attempt in list(self._attempts.values()):
             attempt.cut()
         self._env.fp("dispatch.shutdown.3")
-        await self._until_idle(self._drain_until + self._config.overrun_seconds + _WRITE_SECONDS)
+        # From now on, and not from the end of the drain time: a handler may have blocked the loop for longer.
+        await self._until_idle(self._env.monotonic() + self._config.overrun_seconds + _WRITE_SECONDS)
         self._settler.give_up()
         self._hurry(0)
         await self._until_idle(self._env.monotonic() + _WRITE_SECONDS)

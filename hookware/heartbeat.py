@@ -155,9 +155,13 @@ class Heartbeat:
 
     def _note(self, due: list[_Held], renewed: frozenset[int], began: float) -> None:
         taken: list[_Held] = []
+        # A claim whose answer came very late may be of a task that this process has claimed again since.
+        newest = {held.lease.task_id: held.lease.fence for held in sorted(due, key=lambda held: held.lease.fence)}
         for held in due:
+            lease = held.lease
             # The fence of the transaction that stores the result decides: here it need not be known who was first.
-            if held.lease.task_id in renewed or held.is_ending():
+            is_kept = lease.task_id in renewed and lease.fence == newest[lease.task_id]
+            if is_kept or held.is_ending():
                 held.renewed_at, held.rests = began, False
             else:
                 taken.append(held)

@@ -176,7 +176,7 @@ async def test_what_a_slow_claim_brings_begins_on_a_lease_that_is_surely_held(cl
         world.insert(new_task(1))
         await world.until(lambda: world.settled)
         assert (world.started, world.settled) == ([1], [(1, Complete(), True)])
-        assert ("renew" in world.store.asked) == (claim > 0.4 * 3 / 8)
+        assert claim <= 0.4 * 3 / 8 or "renew" in world.store.asked
 
 
 async def test_what_a_slow_claim_brings_is_not_begun_where_another_has_taken_it() -> None:

@@ -111,6 +111,18 @@ async def test_a_lease_that_went_to_another_attempt_is_lost_once(world: World) -
     assert world.lost == [lease]
 
 
+async def test_an_older_lease_of_the_same_task_is_not_taken_for_its_newer_one(world: World) -> None:
+    """A claim whose answer came very late may bring a task that the process has claimed again since."""
+    (old,) = await world.claim()
+    await world.store.settle([Settlement(old, Retry(0, None, "taken back"))])
+    (task,) = (await world.store.claim(Claim(owner="me", limit=1, lease_us=LEASE_US))).tasks
+    for lease in (task.lease, old):
+        world.hold(lease)
+    world.pass_time(7.5)
+    assert world.lost == [old]
+    assert world.heartbeat.holds(task.lease)
+
+
 async def test_a_lease_whose_attempts_result_is_being_stored_is_not_lost(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
