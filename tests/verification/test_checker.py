@@ -120,6 +120,9 @@ LIVES: dict[str, list[Line]] = {
         *(replace(each, task=2, t=each.t + 170) for each in CLEAN[1:]),
     ],
     "a duplicate that is dropped": [named(1), named(2), *CLEAN[1:], line("dropped", 3, task=2)],
+    "a duplicate that is dropped once the clock is set back": [
+        named(1), named(2), *CLEAN[1:], line("clock", 4, task=0, node="", by=-60.0), line("dropped", 5, task=2),
+    ],
     "an effect": [INSIDE, claimed(1), start(1), end(2), EFFECT, settled(2.1, by_handler=True)],
     "a promise that is kept": [replace(COMMITTED, within=3.0), claimed(4), start(4), end(5), settled(6)],
     "answers that are true": [

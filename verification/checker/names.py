@@ -41,7 +41,9 @@ def check_names(lives: Mapping[int, Sequence[Line]], limits: Limits, nodes: Node
         yield from _check_overlaps(key, several, nodes)
     for key, line in dropped:
         now = nodes.database(line.t)
-        if not any(reign.begin <= now <= reign.end + _ROUNDING for reign in reigns[key] if reign.task != line.task):
+        others = [reign for reign in reigns[key] if reign.task != line.task]
+        # Its begin by the true time: the database's clock may have been set back since.
+        if not any(reign.since <= line.t and now <= reign.end + _ROUNDING for reign in others):
             yield Complaint("I8", line.task, f"dropped as a duplicate, but nobody had the name {key} at {line.t:.3f}")
 
 
