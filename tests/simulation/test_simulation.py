@@ -73,7 +73,7 @@ def check_that_poison_ends_dead(result: Result) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_invariant_breaks_in_any_world_on_sqlite() -> None:
-    results = [run(seed, SQLITE) for seed in (2, 3)]
+    results = [run(seed, SQLITE) for seed in (1, 4)]
     assert {result.seed: result.findings.complaints for result in results if result.findings.complaints} == {}
     counts = Counter(line.ev for result in results for line in result.history)
     for event in ("rolled_back", "effect", "renewed", "killed", "stop"):
