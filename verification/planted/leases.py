@@ -42,7 +42,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     bug(
         "a shutdown leaves claimed tasks that have not begun",
-        breaks("I20"),
+        breaks("I20", "I4"),
         (
             "deliverer.py",
             "            if scope.cancel_called or self._is_stale(attempt) or attempt.postponed or self.stopping:\n",
