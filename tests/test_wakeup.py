@@ -3,6 +3,8 @@
 Each `Hookware` here has connections, loops and a voice of its own, as a process has: the database sees no difference.
 """
 
+import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +20,7 @@ from sqlmodel import Session
 from hookware import Hookware, TaskRouter, listener, taskqueue
 from hookware.events import AttemptStarted, Event, LoopFailed
 from hookware.listener import Listener
+from hookware.store.sql import ears
 from tests.postgres import PostgresServer, postgres_server
 from tests.proxy import proxy_to
 from tests.running import eventually
@@ -247,6 +250,18 @@ async def test_what_the_app_adds_while_it_shuts_down_starts_elsewhere_at_once(ur
             await ending.until_it_hears()
         await other.until_settled(1)
     await ending.close()
+
+
+def test_a_connection_that_nobody_else_holds_is_closed_without_a_complaint(
+    postgres: PostgresServer, postgres_database: str
+) -> None:
+    """A listener may be stopped when its thread has just opened one."""
+    opened = deque([postgres.connect(postgres_database)])
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        ears._close(opened)
+    assert complaints == []
+    assert not opened
 
 
 # What is sent, and by whom.

@@ -109,7 +109,8 @@ def _close(connections: "deque[Connection]") -> None:
     """Close connections, while another thread may do the same."""
     with suppress(IndexError):
         while True:
-            connections.popleft().pgconn.finish()
+            connection = connections.popleft()  # held until it is closed: the driver complains of one that is dropped
+            connection.pgconn.finish()
 
 
 def _listen(channels: Sequence[str]) -> bytes:
