@@ -102,7 +102,7 @@ class Dispatcher:
         self._heartbeat.start()
         try:
             async with anyio.create_task_group() as loops:
-                loops.start_soon(self._alarms.run)
+                loops.start_soon(self._supervised, "deadlines", self._alarms.run)
                 loops.start_soon(self._supervised, "settler", self._settler.run)
                 loops.start_soon(self._supervised, "fencing", self._cut_lost_attempts)
                 try:
