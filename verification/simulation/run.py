@@ -26,6 +26,8 @@ _QUIET_PART = 0.25
 _QUIET_SECONDS = 900.0
 _IDLE_TASKS = 4
 _BURST = 12
+_BURST_PER_SLOT = 3
+"""More than this on each slot, and tasks wait for their claim because all are busy, not because something is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +205,9 @@ async def _be_idle(world: World, count: int) -> None:
 async def _hand_over(world: World, count: int) -> None:
     """Shut each process down in the midst of its work, while nothing else is wrong, and start the next."""
     world.faults, world.lost_wakeup, random = SLOW, 0.0, world.random
+    burst = min(_BURST, _BURST_PER_SLOT * world.config.concurrency)
     for node in world.living():
-        for kind in random.choices(("fine", "lengthy"), k=_BURST):
+        for kind in random.choices(("fine", "lengthy"), k=burst):
             count += 1
             _order(world, promise(count, kind, {"seconds": random.uniform(0, 15), "times": 0}), commits=True)
         await asyncio.sleep(random.uniform(0, random.choice((0.3, 5))))  # also while a claim is on its way
