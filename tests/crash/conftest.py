@@ -1,12 +1,14 @@
 """The fixture of the crash tests."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.postgres import PostgresServer
+from verification.chaos.nursery import Nursery
 from verification.crash.database import PostgresDatabase
 from verification.crash.site import Site, site_in
 
@@ -25,15 +27,22 @@ def on_both(name: str = "", *values: object) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("site", name), sites, indirect=["site"])
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where servers are forked, for importing what they need takes most of the time that one needs to start."""
+    with closing(Nursery()) as nursery:
+        yield nursery
+
+
 @pytest.fixture
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, tmp_path: Path, nursery: Nursery) -> Iterator[Site]:
     """A database, a history and the processes on them; whatever a test does, no process may meet a locked database."""
     driver = getattr(request, "param", "sqlite")
     database = None
     if driver != "sqlite":
         server: PostgresServer = request.getfixturevalue("postgres")
         database = PostgresDatabase(server, driver)
-    with site_in(tmp_path, database) as site:
+    with site_in(tmp_path, database, nursery.spawn) as site:
         yield site
     assert "is locked" not in site.logs
     assert all(process.status is not None for process in site.processes)

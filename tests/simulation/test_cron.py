@@ -32,9 +32,10 @@ def test_each_time_of_a_month_is_fired_once_whatever_befalls_the_processes() -> 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_same_seed_is_the_same_month() -> None:
-    plan = Plan(nodes=3, days=2)
-    assert run(1, plan).trace == run(1, plan).trace
-    assert run(1, plan).trace != run(2, plan).trace
+    plan = Plan(nodes=2, days=1)
+    trace = run(1, plan).trace
+    assert run(1, plan).trace == trace
+    assert run(2, plan).trace != trace
 
 
 def test_the_second_opinion_knows_the_changes_of_the_clocks() -> None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,21 @@ def run(
     """Run a campaign on a site; nobody kills the last `spared` processes, and `watch` looks on until the last fault."""
     clocks = asked.wrong_clocks and not asked.calm
     fleet = Fleet(site, web=asked.web, both=asked.both, wrong_clocks=clocks, options=OPTIONS, spared=spared)
+    with closing(fleet):
+        return _run(asked, plan, site, database, fleet, watch)
+
+
+def _run(
+    asked: argparse.Namespace,
+    plan: Plan,
+    site: Site,
+    database: PostgresDatabase,
+    fleet: Fleet,
+    watch: Callable[[Fleet], AbstractContextManager[object]],
+) -> Outcome:
     load = Load(fleet, seed=asked.seed, per_second=asked.per_second, orders=asked.orders, plain=asked.plain)
     faults = Faults(site, database, fleet, plan, asked.seed)
+    fleet.wait_until_serving()
     began = time.monotonic()
     try:
         with watch(fleet):
@@ -107,7 +120,6 @@ def run(
         process.signal(signal.SIGTERM)
     for process in site.processes:
         process.ended(30)
-    fleet.close()
     findings = judge(site, load.answers, LIMITS)
     return Outcome(
         findings=findings, fleet=fleet, faults=faults, load=load, database=database.name, seconds=seconds,

@@ -10,10 +10,11 @@ from typing import Any
 from verification.chaos.nursery import Nursery
 from verification.crash.evidence import Answers
 from verification.crash.load import Ask, note, random_ask
-from verification.crash.site import Process, Site
+from verification.crash.site import Process, Site, wait_until
 
 _CLOCK_ERRORS = (0.0, 3600.0, -3600.0, 120.0, -1.0)
 _PAUSE_AFTER_FAILED_START = 2.0
+_START_SECONDS = 100.0
 _PLAIN: dict[str, Any] = {"url": "/own", "path": "/order", "end": "commit", "wait": 0, "then": 0, "countdown": 0}
 
 
@@ -71,6 +72,10 @@ class Fleet:
     def serving(self) -> list[Process]:
         """Those that answer requests now."""
         return [place.process for place in self.places if place.process.serves]
+
+    def wait_until_serving(self) -> None:
+        """Wait for the first process: before it there are no tables."""
+        wait_until(lambda: self.serving, seconds=_START_SECONDS, what="a process serves")
 
     def tend(self) -> None:
         """Replace those that are gone."""

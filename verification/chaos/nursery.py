@@ -18,7 +18,7 @@ from typing import Any
 
 import uvicorn
 
-from verification.crash.site import ROOT
+from verification.crash.site import ROOT, Running, spawn
 
 _IMPORTED = (
     "asyncpg", "psycopg", "sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "sqlmodel.ext.asyncio.session",
@@ -40,8 +40,10 @@ class Nursery:
             start_new_session=True,
         )
 
-    def spawn(self, environment: dict[str, str], log: Path, _workers: int) -> "Child":
-        """Start a server, with variables of its own."""
+    def spawn(self, environment: dict[str, str], log: Path, workers: int) -> Running:
+        """Start a server, with variables of its own; one that has workers starts them itself, and is no child."""
+        if workers > 1:
+            return spawn(environment, log, workers)
         log.touch()
         stdin, stdout = self._mother.stdin, self._mother.stdout
         assert stdin is not None
@@ -101,6 +103,8 @@ class Child:
 def _bear(wish: dict[str, Any]) -> int:
     pid = os.fork()
     if pid:
+        with suppress(OSError):  # the child may have done it before
+            os.setpgid(pid, pid)  # whoever asked may kill the group at once
         return pid
     status = 1
     try:
@@ -112,7 +116,7 @@ def _bear(wish: dict[str, Any]) -> int:
 
 def _become_a_server(environment: dict[str, str], log: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
+    os.setpgid(0, 0)
     os.environ.update(environment)
     null = os.open(os.devnull, os.O_RDWR)
     for there, here in ((null, 0), (null, 1), (os.open(log, os.O_WRONLY | os.O_APPEND), 2)):

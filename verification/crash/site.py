@@ -153,10 +153,11 @@ class Process:
 
 
 class Site:
-    """A directory with one history, and a database: a file in it, or the one that is given."""
+    """A directory with one history, and a database: a file in it, or the one that is given; `spawn` starts servers."""
 
-    def __init__(self, directory: Path, database: Database | None = None) -> None:
+    def __init__(self, directory: Path, database: Database | None = None, spawn: Spawn = spawn) -> None:
         self.directory = directory
+        self.spawn = spawn
         self.database = database or SQLiteFile(directory / "crash.db")
         self.history = directory / "history.jsonl"
         self.processes: list[Process] = []
@@ -171,7 +172,7 @@ class Site:
         *,
         failpoint: str = "",
         workers: int = 1,
-        spawn: Spawn = spawn,
+        spawn: Spawn | None = None,
         variables: Mapping[str, str] = MappingProxyType({}),
         **options: Any,
     ) -> Process:
@@ -184,7 +185,7 @@ class Site:
             "CRASH_FAILPOINT": failpoint,
         }
         log = self.directory / f"server-{len(self.processes)}.log"
-        process = Process(log, environment, workers, self.note, spawn)
+        process = Process(log, environment, workers, self.note, spawn or self.spawn)
         self.processes.append(process)
         return process
 
@@ -270,9 +271,9 @@ class Site:
 
 
 @contextmanager
-def site_in(directory: Path, database: Database | None = None) -> Iterator[Site]:
+def site_in(directory: Path, database: Database | None = None, spawn: Spawn = spawn) -> Iterator[Site]:
     """Give a site whose processes end with the block."""
-    site = Site(directory, database)
+    site = Site(directory, database, spawn)
     try:
         yield site
     finally:
