@@ -88,6 +88,10 @@ class Answer:
         text = self._text.decode("utf-8", "replace").strip()
         return f"answered {self.status}{where}{': ' if text else ''}{text}"
 
+    def succeed(self) -> None:
+        """Take an empty 200: the whole answer of a handler that returned nothing."""
+        self.status, self.finished = 200, True
+
     async def wait_finished(self) -> None:
         """Wait for its last byte."""
         if self.finished:

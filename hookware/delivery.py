@@ -4,10 +4,11 @@ Rule: success is a 2xx status *and* the last body message *and* a call that retu
 before the deadline. Whatever else the app does, up to SystemExit, is a failure of the attempt, never of the loop.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Scope
 from hookware.alarms import Alarms
 from hookware.answer import Answer
 from hookware.config import Config
-from hookware.core.headers import checked_method, delivery_headers
+from hookware.core.headers import check_names, checked_method, content_type_of, delivery_headers
 from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask, Progress
@@ -97,6 +98,24 @@ def delivery_in(scope: Mapping[str, object]) -> Delivery | None:
     return delivery if type(delivery) is Delivery else None
 
 
+class Content(NamedTuple):
+    """What a handler reads its arguments from."""
+
+    method: str
+    content_type: str
+    query_string: bytes
+    body: bytes
+
+
+Serve = Callable[["Call", Content], Awaitable[None]]
+"""Serves a task without a request: its answer is in `Call.answer`, or it raises."""
+
+
+def nowhere(_path: str) -> Serve | None:
+    """Give no short way."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where deliveries go.
@@ -106,11 +125,14 @@ class Target:
         state: the app's lifespan state; each request gets a copy.
         calls: the task group in which the app is called. It outlives the attempts, because a handler that ignores
             its cancellation outlives its attempt.
+        direct: gives what serves a decoded path without a request being made of the task, where the app would do the
+            same; None: the app serves it.
     """
 
     app: ASGIApp
     state: Mapping[str, object]
     calls: TaskGroup
+    direct: Callable[[str], Serve | None] = nowhere
 
 
 class Call:
@@ -118,6 +140,10 @@ class Call:
 
     It ends at the latest `overrun_seconds` after the task's deadline, or after it was cut short, whatever the handler
     does; then `on_ended` is called with it, once.
+
+    Attributes:
+        delivery: what is delivered.
+        answer: what has been answered so far.
 
     Args:
         target: where it goes.
@@ -141,12 +167,12 @@ class Call:
         self._target = target
         self._base = _split_base_url(config.base_url)
         self._overrun_seconds = config.overrun_seconds
-        self._delivery = delivery
+        self.delivery = delivery
         self._task = delivery.task
         self._env = env
         self._alarms = alarms
         self._on_ended = on_ended
-        self._answer = Answer(env)
+        self.answer = Answer(env)
         self._seconds = delivery.task.deadline_us / 1e6
         self._began = env.monotonic()
         self._ended_at: float | None = None
@@ -161,8 +187,7 @@ class Call:
 
     def begin(self) -> None:
         """Call the app; raise ValueError if the task cannot be made into a request."""
-        scope = self._scope()
-        entering = self._enter_app(scope)
+        entering = self._enter_app(self._way())
         self._alarms.set(self, self._seconds, self._time_out)
         try:
             start_task(self._target.calls, entering, f"task {self._task.label}", on_done=self._leave)
@@ -207,20 +232,20 @@ class Call:
             self._alarms.clear(self)
             self._on_ended(self)
 
-    async def _enter_app(self, scope: Scope) -> None:
+    async def _enter_app(self, way: Callable[[], Awaitable[None]]) -> None:
         try:
             with self._cancel_scope:
                 if not self._cut_short:
-                    await self._through_app(scope)
+                    await self._through_app(way)
             # Nor does a cancellation leave this task that the app has asked for by asyncio's own means.
             with suppress(anyio.get_cancelled_exc_class()):
                 await forget_cancellation()
         finally:
             self._end()
 
-    async def _through_app(self, scope: Scope) -> None:
+    async def _through_app(self, way: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._target.app(scope, self._receive, self._answer.take)
+            await way()
         except BaseException as error:  # noqa: BLE001 - nothing leaves this task
             # Not even our own cancellation: one that the app raises by itself in that moment cannot be told from it.
             self._cancelled = _is_our_cancellation(error)
@@ -229,7 +254,20 @@ class Call:
         finally:
             self._ended_at = self._env.monotonic()
 
-    def _scope(self) -> Scope:
+    def _way(self) -> Callable[[], Awaitable[None]]:
+        """Give the way to the handler; raise ValueError if the task cannot be made into a request."""
+        serve = self._target.direct(_split_url(self._task.url).path)
+        if serve is None:
+            return partial(self._target.app, self.scope(), self.receive, self.answer.take)
+        check_names(self._task)
+        return partial(serve, self, self._content())
+
+    def _content(self) -> Content:
+        task = self._task
+        return Content(checked_method(task.method), content_type_of(task), _split_url(task.url).query_string, task.body)
+
+    def scope(self) -> Scope:
+        """Make the request of it."""
         url = _split_url(self._task.url)
         return {
             "type": "http",
@@ -246,14 +284,15 @@ class Call:
             "server": (self._base.host, self._base.port),
             "state": dict(self._target.state),
             "extensions": {},
-            SCOPE_KEY: self._delivery,
+            SCOPE_KEY: self.delivery,
         }
 
-    async def _receive(self) -> Message:
+    async def receive(self) -> Message:
+        """Give the request's body, and once the answer is complete that the client has gone."""
         if self._body_taken:
             # Any earlier, a disconnect would cut streaming responses short with status 200; and some frameworks wait
             # for it before they return.
-            await self._answer.wait_finished()
+            await self.answer.wait_finished()
             return {"type": "http.disconnect"}
         self._body_taken = True
         return {"type": "http.request", "body": self._task.body, "more_body": False}
@@ -272,7 +311,7 @@ class Call:
 
     def _judged(self) -> Outcome:
         """Judge it. What is known to be committed comes first, then the first thing that went wrong."""
-        delivery, answer, label = self._delivery, self._answer, self._task.label
+        delivery, answer, label = self.delivery, self.answer, self._task.label
         error = self._error()
         if delivery.completed:
             if error is not None or not answer.succeeded or self._late:
@@ -297,7 +336,7 @@ class Call:
 
     def _error(self) -> BaseException | None:
         """Give what the handler raised; the cancellation by which it was cut short is not its doing."""
-        error = self._delivery.failure or self._raised
+        error = self.delivery.failure or self._raised
         by_us = self._cut_short or self._cancelled
         return None if by_us and _is_cancellation(error) else error
 
@@ -305,13 +344,13 @@ class Call:
         if error is not None:
             return describe(error)
         if self._late:
-            return f"no response within {self._seconds:g} s ({self._answer.progress})"
-        if self._answer.succeeded:
-            return f"a middleware outside of Hookware made a {self._answer.status} of an answer that was no success"
-        return self._answer.complaint
+            return f"no response within {self._seconds:g} s ({self.answer.progress})"
+        if self.answer.succeeded:
+            return f"a middleware outside of Hookware made a {self.answer.status} of an answer that was no success"
+        return self.answer.complaint
 
     def _failed(self, error: str, *, permanent: bool = False) -> Failed:
-        return Failed(self._answer.status or None, error, self._answer.retry_after_us, permanent)
+        return Failed(self.answer.status or None, error, self.answer.retry_after_us, permanent)
 
     def _log(self, error: BaseException) -> None:
         with suppress(Exception):  # neither the error's own methods nor a log handler may change the outcome

@@ -142,7 +142,9 @@ def start_task(
     `group` is for other loops than asyncio's: there a plain task costs a fifth of one in a group. `on_done` is told of
     its end even where it never began: asyncio cancels a task that has not run yet without a word to its coroutine.
     """
-    if not on_asyncio():
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
         group.create_task(_then(coroutine, on_done), name=name, context=Context())
         return
 
@@ -150,7 +152,7 @@ def start_task(
         _tasks.discard(task)
         on_done()
 
-    task = Context().run(asyncio.get_running_loop().create_task, coroutine, name=name)
+    task = Context().run(loop.create_task, coroutine, name=name)
     _tasks.add(task)  # the loop itself would forget it
     task.add_done_callback(done)
 
@@ -164,7 +166,10 @@ async def _then(coroutine: Coroutine[Any, Any, None], on_done: Callable[[], None
 
 async def forget_cancellation() -> None:
     """Undo what was asked of this task by asyncio's own `Task.cancel`; it may raise that cancellation once more."""
-    task = asyncio.current_task() if on_asyncio() else None
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # another loop than asyncio's
+        return
     if task is None or not task.cancelling():
         return
     while task.uncancel():

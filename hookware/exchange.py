@@ -4,6 +4,10 @@ A 2xx never leaves before the tasks it stands for are durable: the request's own
 byte of the response. In a delivery nobody waits, so it commits when the app's call has returned without raising.
 """
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookware.answer import is_success
@@ -71,15 +75,31 @@ class _CommittingSend:
         self._unit.response_started = True
 
 
+class Succeeding(Protocol):
+    """An answer that may be a success."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is one by now."""
+        ...
+
+
 async def serve_delivery(
     app: ASGIApp, unit: UnitOfWork, delivery: Delivery, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Pass a task through `app` in a unit of work, and commit its effect together with its completion."""
     answer = _WatchedSend(send)
+    await serve_task(partial(app, scope, receive, answer.send), answer, unit, delivery)
+
+
+async def serve_task(
+    handle: Callable[[], Awaitable[None]], answer: Succeeding, unit: UnitOfWork, delivery: Delivery
+) -> None:
+    """Let a task be handled in a unit of work, and commit its effect together with its completion."""
     token = current_unit.set(unit)
     unit.outbox.under_way_count += 1
     try:
-        await app(scope, receive, answer.send)
+        await handle()
         if answer.succeeded:
             _check_completion(unit, delivery)
             await unit.commit()

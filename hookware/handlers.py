@@ -36,7 +36,7 @@ from hookware.context import TaskContext, async_request_session, request_session
 from hookware.core.cron import CronEntry
 from hookware.core.dotted import dotted_name, label_of, why_unnamed
 from hookware.core.url import canonical_url, split_url
-from hookware.delivery import delivery_in
+from hookware.delivery import Call, Content, delivery_in
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure
 from hookware.keys import OnConflict
 from hookware.signature import Injected, Kind, TaskSignature
@@ -184,11 +184,28 @@ class TaskHandler(Generic[P, R]):
         try:
             response = _response(await self.run(await self._arguments(request), request))
         except HTTPException as error:
-            await PlainTextResponse(str(error.detail), error.status_code, error.headers)(scope, receive, send)
+            await _refusal(error)(scope, receive, send)
             if delivery_in(scope) is not None:
                 raise  # its text is the reason that is kept
         else:
             await response(scope, receive, send)
+
+    @property
+    def takes_request(self) -> bool:
+        """Whether it asks for the request, or for what is made of it."""
+        return self.signature.asks_for(Injected.REQUEST) or self.signature.asks_for(Injected.TASK)
+
+    async def serve(self, call: Call, content: Content) -> None:
+        """Answer a delivery as `handle` does, with no request but for those that want one: most return nothing."""
+        try:
+            result = await self.run(self.signature.read(*content), None)
+        except HTTPException as error:
+            await _refusal(error)(call.scope(), call.receive, call.answer.take)
+            raise
+        if result is None:
+            call.answer.succeed()
+        else:
+            await _response(result)(call.scope(), call.receive, call.answer.take)
 
     async def _arguments(self, request: Request) -> dict[str, object]:
         content_type = request.headers.get("content-type", "")
@@ -201,8 +218,11 @@ class TaskHandler(Generic[P, R]):
             raise HTTPException(422, str(error)) from None
         return arguments
 
-    async def run(self, arguments: Mapping[str, object], request: Request) -> object:
-        """Call the function with the task's arguments and what is injected; give what it returns."""
+    async def run(self, arguments: Mapping[str, object], request: Request | None) -> object:
+        """Call the function with the task's arguments and what is injected; give what it returns.
+
+        `request` may be None where it `takes_request` no.
+        """
         injected = {name: _inject(what, request) for name, what in self.signature.injected.items()}
         args, kwargs = self.signature.bound({**arguments, **injected})
         function = partial(self.function, *args, **kwargs)
@@ -223,7 +243,7 @@ async def call(function: Callable[[], object], *, is_async: bool, wants_session:
     return await result if isinstance(result, Awaitable) else result
 
 
-def _inject(injected: Injected, request: Request) -> object:
+def _inject(injected: Injected, request: Request | None) -> object:
     match injected:
         case Injected.SESSION:
             return request_session()
@@ -232,7 +252,11 @@ def _inject(injected: Injected, request: Request) -> object:
         case Injected.REQUEST:
             return request
         case Injected.TASK:
-            return require_task(request)
+            return require_task(cast("Request", request))
+
+
+def _refusal(error: HTTPException) -> Response:
+    return PlainTextResponse(str(error.detail), error.status_code, error.headers)
 
 
 def _response(result: object) -> Response:

@@ -14,13 +14,13 @@ from anyio.abc import TaskGroup
 from sqlalchemy import URL, Engine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hookware.arguments import checked_queue_name
 from hookware.config import Config, dispatches_here, packages_of, pickle_keys_of
+from hookware.configured_queues import queues_by_name, refuses_unknown
 from hookware.core.codec import Codec
 from hookware.core.headers import strip_internal
 from hookware.core.queue import CRON_QUEUE, CRON_SETTINGS, QueueSettings
-from hookware.core.retry import RetryOptions
-from hookware.delivery import SCOPE_KEY, Target, delivery_in
+from hookware.delivery import SCOPE_KEY, Target, delivery_in, nowhere
+from hookware.direct import DirectRoutes
 from hookware.env import Env
 from hookware.errors import ConfigurationError, Error
 from hookware.events import Events
@@ -32,7 +32,6 @@ from hookware.lifespan import Lifespan, built_in_a_call, fail_startup
 from hookware.log import log_of
 from hookware.processing import Processing, Storing
 from hookware.queue import Queue
-from hookware.queue_settings import check_settings
 from hookware.scheduled import Cron, CronSource, all_entries, entries_of
 from hookware.scheduler import planned
 from hookware.store.base import Inspector
@@ -159,8 +158,8 @@ class Hookware:
                 create_tables=create_tables,
                 dispatch=dispatches_here(dispatch),
                 foreground_first=foreground_first,
-                queues={CRON_QUEUE: CRON_SETTINGS, **(by_name := _by_name(listed_queues(queues)))},
-                refuse_unknown_queues=_refuses_unknown(unknown_queues, bool(by_name)),
+                queues={CRON_QUEUE: CRON_SETTINGS, **(by_name := queues_by_name(listed_queues(queues)))},
+                refuse_unknown_queues=refuses_unknown(unknown_queues, bool(by_name)),
                 deferred_packages=packages_of(deferred_packages),
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
                 codec=codec,
@@ -269,11 +268,13 @@ class Hookware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def start(loops: TaskGroup) -> None:
-            # Added to a framework's stack, the whole app is entered again; outermost, this layer is.
-            target = Target(app=app, state=dict(scope.get("state") or {}), calls=loops)
-            await self._start(loops, target)
+            state = dict(scope.get("state") or {})
+            await self._start(loops, Target(app=outermost or self, state=state, calls=loops, direct=direct))
 
-        app: ASGIApp = scope.get("app") or self
+        # Added to a framework's stack, the whole app is entered again. Outermost, this layer is, and nothing lies
+        # between it and the task handlers.
+        outermost: ASGIApp | None = scope.get("app")
+        direct = nowhere if outermost is not None else DirectRoutes(self._router, self._outbox).find
         _in_no_request()
         lifespan = Lifespan(self.app, prepare=self._prepare, start=start, stop=self._stop, close=self._close)
         if (notice := scope.get(NOTICE_KEY)) is not None:
@@ -329,33 +330,6 @@ def _check_types(app: object, router: object) -> None:
         raise ConfigurationError(
             f"router= must be a hookware.TaskRouter, got {router!r}: routers of a framework belong to its app"
         )
-
-
-def _by_name(queues: object) -> dict[str, QueueSettings]:
-    by_name: dict[str, QueueSettings] = {}
-    for given in queues if isinstance(queues, Iterable) else [queues]:
-        settings = given.settings if isinstance(given, Queue) else given
-        if not isinstance(settings, QueueSettings) or not isinstance(settings.retry, RetryOptions):
-            raise ConfigurationError(
-                'queues= takes a list of QueueSettings(name="mail", retry=TaskRetryOptions(...)), or of '
-                f'Queue("mail", retry_parameters=...), or the path of a queue.yaml, or what it would say as a mapping; '
-                f"got {given!r}"
-            )
-        if settings.name in by_name:
-            raise ConfigurationError(f"the queue {settings.name!r} is set twice in queues=: leave one out")
-        check_settings(settings)
-        by_name[checked_queue_name(settings.name)] = settings
-    return by_name
-
-
-def _refuses_unknown(unknown_queues: object, has_queues: bool) -> bool:
-    match unknown_queues:
-        case None:
-            return has_queues
-        case "allow" | "refuse":
-            return unknown_queues == "refuse"
-        case other:
-            raise ConfigurationError(f'unknown_queues must be "allow", "refuse" or None, got {other!r}')
 
 
 def _in_no_request() -> None:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 
 from hookware.core.queue import CRON_QUEUE
-from hookware.core.task import LeasedTask
+from hookware.core.task import Headers, LeasedTask
 
 INTERNAL_PREFIXES = ("x-appengine-", "x-cloudtasks-", "x-hookware-")
 """Names that only hookware sets. From the network they are removed, from a task's headers dropped."""
@@ -71,23 +73,66 @@ def strip_internal(raw_headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple
     return headers if len(kept) == len(headers) else kept
 
 
+@dataclass(frozen=True, slots=True)
+class OwnHeaders:
+    """What a delivery carries of the headers that its task was given.
+
+    Attributes:
+        headers: as an ASGI scope carries them.
+        content_type: the first of that name; None: there is none.
+    """
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    content_type: str | None
+
+
+@lru_cache(256)
+def own_headers(task_headers: Headers) -> OwnHeaders:
+    """Give what is delivered of a task's own headers.
+
+    Raises:
+        ValueError: the task holds what no header may: something else than hookware has stored it.
+    """
+    for name, value in task_headers:
+        check_header(name, value)
+    own = [(name, value) for name, value in task_headers if not is_internal(name) and not is_forbidden(name)]
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in own]
+    names = {name for name, _ in own}
+    if "user-agent" not in names:
+        headers.append((b"user-agent", USER_AGENT.encode()))
+    return OwnHeaders(tuple(headers), next((value for name, value in own if name == "content-type"), None))
+
+
+def content_type_of(task: LeasedTask) -> str:
+    """Give the content type of a delivery, empty if it has none.
+
+    Raises:
+        ValueError: the task holds what no header may.
+    """
+    content_type = own_headers(task.headers).content_type
+    return (OCTET_STREAM if task.body else "") if content_type is None else content_type
+
+
 def delivery_headers(task: LeasedTask, host: str = "localhost") -> list[tuple[bytes, bytes]]:
     """Give the headers of one attempt as an ASGI scope carries them: the task's own first, then hookware's.
 
     Raises:
         ValueError: the task holds what no header may: something else than hookware has stored it.
     """
-    for name, value in (*task.headers, ("queue-name", task.queue_name), ("task-name", task.label)):
-        check_header(name, value)
-    own = [(name, value) for name, value in task.headers if not is_internal(name) and not is_forbidden(name)]
-    names = {name for name, _ in own}
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in own]
-    if task.body and "content-type" not in names:
+    check_names(task)
+    own = own_headers(task.headers)
+    headers = list(own.headers)
+    if task.body and own.content_type is None:
         headers.append((b"content-type", OCTET_STREAM.encode()))
-    if "user-agent" not in names:
-        headers.append((b"user-agent", USER_AGENT.encode()))
     headers += [(b"host", host.encode("latin-1")), (b"content-length", b"%d" % len(task.body)), *_about(task)]
     return headers
+
+
+def check_names(task: LeasedTask) -> None:
+    """Raise ValueError if the name of the task, or of its queue, can stand in no header."""
+    check_header("queue-name", task.queue_name)
+    if task.name:
+        check_header("task-name", task.name)
 
 
 def _about(task: LeasedTask) -> list[tuple[bytes, bytes]]:

@@ -1,7 +1,6 @@
 """Claiming: which tasks are due, whose turn it is, and the lease. A claim locks no more rows than it may take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple, cast
 
 from sqlalchemy import BigInteger, Connection, bindparam, func, update
@@ -150,5 +149,4 @@ def _as_leased(row: Row, until_us: int, now_us: int, retry: RetryOptions) -> Lea
         raise ValueError("the fence or the attempt count cannot be raised any more")
     first_us = now_us if first_us is None else first_us
     counted = {"fence": fence + 1, "attempt_count": attempt_count + 1}
-    task = to_leased({**row, **counted, "first_attempt_us": first_us, "lease_until_us": until_us}, now_us)
-    return task if task.retry is not None else replace(task, retry=retry)
+    return to_leased({**row, **counted, "first_attempt_us": first_us, "lease_until_us": until_us}, now_us, retry)

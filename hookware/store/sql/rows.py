@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import RowMapping
@@ -91,7 +92,9 @@ def to_object(task: NewTask, now_us: int | None) -> TaskRow:
     return row
 
 
-def to_leased(row: RowMapping | Mapping[str, object], now_us: int) -> LeasedTask:
+def to_leased(
+    row: RowMapping | Mapping[str, object], now_us: int, default_retry: RetryOptions | None = None
+) -> LeasedTask:
     """Give the leased task that a row describes; raise ValueError if the row is damaged."""
     try:
         task = LeasedTask(
@@ -109,7 +112,7 @@ def to_leased(row: RowMapping | Mapping[str, object], now_us: int) -> LeasedTask
             first_attempt_us=_int(row["first_attempt_us"]),
             claimed_us=now_us,
             last_status=_optional_int(row["last_status"]),
-            retry=_retry(row["retry_options"]),
+            retry=_retry(row["retry_options"]) or default_retry,
             deadline_us=_int(row["deadline_us"]),
             lease_until_us=_int(row["lease_until_us"]),
             depth=_optional_int(row["depth"]) or 0,
@@ -226,7 +229,12 @@ def _bytes(value: object) -> bytes:
 
 
 def _headers(value: object) -> Headers:
-    pairs = json.loads(_str(value))
+    return _headers_in(_str(value))
+
+
+@lru_cache(256)
+def _headers_in(text: str) -> Headers:
+    pairs = json.loads(text)
     if not isinstance(pairs, list):
         raise TypeError("expected a list of headers")
     return tuple((_str(name), _str(text)) for name, text in pairs)

@@ -97,8 +97,9 @@ def _complete(
         rows = _keep(connection, some, now_us, retention)
         if len(rows) < len(some):
             rows += connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
-        done.update(Lease(row.id, row.fence) for row in rows)
-        gone = [wish for row in rows if (wish := wish_of(row.id, row.queue_name, row.name)) is not None]
+        done.update(Lease(task_id, fence) for task_id, fence, _queue_name, _name in rows)
+        names = [(task_id, queue_name, name) for task_id, _fence, queue_name, name in rows if name is not None]
+        gone = [wish for each in names if (wish := wish_of(*each)) is not None]
         tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
     return done
 
