@@ -5,17 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
+from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask
-from hookware.log import log_of
+from hookware.log import fields_of, log_of
 
 _logger = log_of()
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
-    """A handler is about to be called."""
+    """A handler is about to be called, `late_seconds` after the task was due."""
 
     task: LeasedTask
+    late_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,31 @@ class AttemptSettled:
 
     `accepted` False: the task had been cancelled, deleted or given to a newer attempt, and this one's result was
     refused. None: the database broke off while it was stored, so that either it was, or a newer attempt has the task.
+    `was_begun` False: its handler was not called here; the task is given back as it was, or its process has died.
     """
 
     task: LeasedTask
     decision: Decision
     accepted: bool | None
     duration_seconds: float
+    was_begun: bool = True
+
+    @property
+    def outcome(self) -> str:
+        """What became of the attempt: "completed", "retried", "dead", "released", "refused" or "unknown"."""
+        if self.accepted is None:
+            return "unknown"
+        if not self.accepted:
+            return "refused"
+        match self.decision:
+            case Complete():
+                return "completed"
+            case Retry():
+                return "retried"
+            case Die():
+                return "dead"
+            case Release():
+                return "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +112,8 @@ def _log(event: Event) -> None:
             # What is said of it, and how often, is `Health`'s to know.
             _logger.debug("%s starts again in %.1f s", event.loop, event.delay_seconds)
         case CronFired():
-            _logger.info("cron entry %s: task %d is added", one_line(event.name), event.task_id)
+            fields = {"task_id": event.task_id, "queue_name": CRON_QUEUE, "attempt": 0}
+            _logger.info("cron entry %s: task %d is added", one_line(event.name), event.task_id, extra=fields)
         case AttemptStarted() | TasksCommitted():
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("%s", event.__class__.__name__)
@@ -106,7 +128,7 @@ def _log_settled(event: AttemptSettled) -> None:
         level,
         "task %s %s %s: attempt %d %s after %.3f s",
         task.label, task.method, task.url.partition("?")[0], task.attempt_count, what, event.duration_seconds,
-        extra={"task_id": task.id, "queue_name": task.queue_name, "attempt": task.attempt_count},
+        extra={**fields_of(task), "outcome": event.outcome, "duration_seconds": event.duration_seconds},
     )  # fmt: skip
 
 

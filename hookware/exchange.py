@@ -79,7 +79,8 @@ async def serve_delivery(
     token = current_unit.set(unit)
     unit.outbox.under_way_count += 1
     try:
-        await app(scope, receive, answer.send)
+        with delivery.trace:
+            await app(scope, receive, answer.send)
         if answer.succeeded:
             _check_completion(unit, delivery)
             await unit.commit()

@@ -30,6 +30,8 @@ from hookware.functions import Functions
 from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
 from hookware.lifespan import Lifespan, built_in_a_call, fail_startup
 from hookware.log import log_of
+from hookware.observer import Observer
+from hookware.plain_answers import forbid, nothing_here
 from hookware.processing import Processing, Storing
 from hookware.queue import Queue
 from hookware.queue_settings import check_settings
@@ -101,6 +103,8 @@ class Hookware:
             times of one entry only the latest is; at least a minute.
         max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit, so that a
             task which adds itself again goes on for ever.
+        observers: what watches it, such as `hookware.prometheus.Prometheus()` and
+            `hookware.opentelemetry.OpenTelemetry()`.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
@@ -134,10 +138,11 @@ class Hookware:
         cron: CronSource = (),
         cron_grace_seconds: float = 3600.0,
         max_chain_depth: int | None = None,
+        observers: Iterable[Observer] = (),
         router: TaskRouter | None = None,
         env: Env | None = None,
     ) -> None:
-        self.app: ASGIApp = _nothing_here if app is None else app
+        self.app: ASGIApp = nothing_here if app is None else app
         self.events = Events()
         self._router = default_router if router is None else router
         self._env = env or Env()
@@ -177,6 +182,8 @@ class Hookware:
         self._outbox.functions = self._functions
         self._foreground = Foreground(self._env, self.config)
         wake_on_commit(self._outbox)
+        for observer in observers:
+            observer.observe(self._outbox)
 
     def _outbox_on(
         self, engine: "Engine | AsyncEngine | URL | str | None", listen: bool | URL | str, cron: CronSource
@@ -235,7 +242,7 @@ class Hookware:
             unit = UnitOfWork(self._outbox, delivery)
             await serve_delivery(app, unit, delivery, scope, receive, send)
         elif handler is not None and not handler.public:
-            await _forbid(send)
+            await forbid(send)
         else:
             unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope))
             with self._foreground.request(send) as noting_send:
@@ -380,20 +387,3 @@ def _route_path(scope: Scope) -> str:
     if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
         return path[len(prefix) :] or "/"
     return path
-
-
-async def _forbid(send: Send) -> None:
-    body = b"Forbidden: this path runs tasks only."
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    """Be the app where there is none: no lifespan, no page."""
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-    elif scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1000})
