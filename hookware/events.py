@@ -1,6 +1,7 @@
 """What happened, as values: one log line each, and a place where tests can wait for them."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask
 from hookware.log import fields_of, log_of
 
+_ANSWERED = re.compile(r"answered [^3]\d\d(?: \([^)]*\))?")
 _logger = log_of()
 
 
@@ -136,7 +138,7 @@ def _described(event: AttemptSettled) -> tuple[int, str]:
     if event.accepted is None:
         return logging.WARNING, "ended, and the database broke off while that was stored: most likely it is"
     if not event.accepted:
-        why = f" ({one_line(event.decision.error)})" if isinstance(event.decision, Retry | Die) else ""
+        why = f" ({loggable(event.decision.error)})" if isinstance(event.decision, Retry | Die) else ""
         return logging.WARNING, f"was refused: the task had been cancelled, deleted or given to a newer attempt{why}"
     match event.decision:
         case Complete():
@@ -144,10 +146,18 @@ def _described(event: AttemptSettled) -> tuple[int, str]:
         case Release():
             return logging.INFO, "was given back"
         case Retry(delay_us=delay_us, error=error):
-            return logging.WARNING, f"failed, next in {delay_us / 1e6:.1f} s ({one_line(error)})"
+            return logging.WARNING, f"failed, next in {delay_us / 1e6:.1f} s ({loggable(error)})"
         case Die(reason=reason, error=error):
-            what = f"failed for the last time [{reason}]; the task is dead ({one_line(error)})"
+            what = f"failed for the last time [{reason}]; the task is dead ({loggable(error)})"
             return logging.ERROR, f"{what}. inspector().run_again(id) revives it"
+
+
+def loggable(error: str) -> str:
+    """Give an attempt's error for a log line or a span: without the text of an answer, which may repeat the payload."""
+    answered = _ANSWERED.match(error)
+    if answered is None or answered.end() == len(error):
+        return one_line(error)
+    return f"{answered[0]}; the text of the answer is in the task's last_error"
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -14,7 +14,7 @@ from hookware.core.headers import check_header, is_forbidden, is_internal
 from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
 from hookware.core.task import Headers, LeasedTask, NewTask
 from hookware.errors import ConfigurationError, describe
-from hookware.events import one_line
+from hookware.events import loggable, one_line
 from hookware.log import fields_of, log_of
 from hookware.store.sql.outbox import Outbox
 from hookware.tracing import Trace
@@ -210,7 +210,7 @@ def _without(headers: Headers, carried: dict[str, str]) -> Headers:
 
 
 def _fail(span: Span, text: str, kind: str) -> None:
-    span.set_status(Status(StatusCode.ERROR, one_line(text)))
+    span.set_status(Status(StatusCode.ERROR, loggable(text)))
     span.set_attribute("error.type", kind)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from hookware.context import hookware_here
@@ -32,10 +33,11 @@ class Report:
 
 
 class Probe:
-    """Answers whether a process is well: an ASGI app for any path, and a function for those who have no ASGI.
+    """Answers whether a process is well.
 
-    As an app it answers 200 or 503 with `{"status": ..., "reasons": [...], "failing_loops": [...]}`, in which there are
-    neither addresses nor texts of errors.
+    `app.add_route("/livez", livez.endpoint)` in Starlette and FastAPI; for others it is an ASGI app itself, or asked by
+    `await livez.report()`. It answers 200 or 503 with `{"status": ..., "reasons": [...], "failing_loops": [...]}`, in
+    which there are neither addresses nor texts of errors.
     """
 
     def __init__(self, find_reasons: Callable[[Outbox], Awaitable[tuple[str, ...]]], *, needs_hookware: bool) -> None:
@@ -49,15 +51,19 @@ class Probe:
             return Report(reasons=(str(error),) if self._needs_hookware else ())
         return Report(reasons=await self._find_reasons(outbox), failing_loops=tuple(sorted(outbox.vitals.failing())))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+    async def endpoint(self, _request: Request) -> Response:
+        """Give the answer: for a route of Starlette or FastAPI."""
         report = await self.report()
         body = {
             "status": "ok" if report.ok else "unavailable",
             "reasons": report.reasons,
             "failing_loops": report.failing_loops,
         }
-        response = JSONResponse(body, 200 if report.ok else 503, headers={"cache-control": "no-store"})
+        return JSONResponse(body, 200 if report.ok else 503, headers={"cache-control": "no-store"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request: for any ASGI framework."""
+        response = await self.endpoint(Request(scope, receive))
         await response(scope, receive, send)
 
 

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from hookware import __version__
 from hookware.asking import Asking
 from hookware.core.queue import DEFAULT_QUEUE
+from hookware.errors import ConfigurationError
 from hookware.events import AttemptSettled, AttemptStarted, CronFired, Event, LoopFailed, TasksCommitted
 from hookware.store.sql import depths
 from hookware.store.sql.depths import Depth, Depths
@@ -39,24 +40,30 @@ _STATES: Final = ("waiting", "due", "leased", "dead")
 
 
 class Prometheus:
-    """Metrics of one Hookware: give it to `Hookware(observers=[...])`, and serve it, which is an ASGI app, at a path.
+    """Metrics of one Hookware: give it to `Hookware(observers=[...])`, and a path of the app to it.
 
-    `app.add_route("/metrics", prometheus)` in Starlette and FastAPI. Who may see the app's network addresses may see
-    the page: it holds names of queues and numbers.
+    `app.add_route("/metrics", prometheus.endpoint)` in Starlette and FastAPI; for others it is an ASGI app itself. The
+    page holds numbers, and the names of queues that are configured; who may reach the path may read it.
 
     Args:
         registry: where the metrics are registered; None: a registry of their own. With prometheus_client's REGISTRY
             they are on the page that the app has already.
         most_counted: how far tasks are counted in each queue and state. A gauge of so many means: at least as many.
-        fresh_seconds: for how long the numbers of the database are given again before it is asked anew.
+        fresh_seconds: for how long the numbers of the database are given again before it is asked anew; at least 1.
 
     Attributes:
         registry: where the metrics are registered.
+
+    Raises:
+        ConfigurationError: `most_counted` or `fresh_seconds` is less than 1.
     """
 
     def __init__(
         self, registry: CollectorRegistry | None = None, *, most_counted: int = 10_000, fresh_seconds: float = 5.0
     ) -> None:
+        for name, number in (("most_counted", most_counted), ("fresh_seconds", fresh_seconds)):
+            if number < 1:
+                raise ConfigurationError(f"{name} must be at least 1, got {number!r}: each scrape would cost too much")
         self.registry = CollectorRegistry() if registry is None else registry
         self._most, self._fresh_seconds = most_counted, fresh_seconds
         self._watched: list[_Watched] = []
@@ -70,13 +77,16 @@ class Prometheus:
         names = frozenset({DEFAULT_QUEUE, *outbox.config.queues})
         outbox.events.subscribe(partial(self._meters.note, names))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the metrics, in the format that is asked for."""
+    async def endpoint(self, request: Request) -> Response:
+        """Give the metrics, in the format that is asked for: for a route of Starlette or FastAPI."""
         for watched in self._watched:
             await watched.asking.wait()
-        request = Request(scope, receive)
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        response = Response(encode(self._shown()), media_type=content_type, headers={"cache-control": "no-store"})
+        return Response(encode(self._shown()), media_type=content_type, headers={"cache-control": "no-store"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the metrics: for any ASGI framework."""
+        response = await self.endpoint(Request(scope, receive))
         await response(scope, receive, send)
 
     def _shown(self) -> CollectorRegistry:
