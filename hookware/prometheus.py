@@ -6,7 +6,7 @@ Labels are few: a queue that is configured, or "other"; never a task, a URL or a
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -119,6 +119,7 @@ class _Meters:
     """What is counted from events."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._by_label: dict[str, _OfQueue] = {}
         self._committed = Counter(
             "hookware_tasks_committed", "Tasks whose transaction was committed in this process.", registry=registry
         )
@@ -160,11 +161,11 @@ class _Meters:
     def note(self, names: frozenset[str], event: Event) -> None:
         match event:
             case AttemptStarted():
-                queue = event.task.queue_name if event.task.queue_name in names else OTHER
-                self._started.labels(queue).inc()
-                self._latency.labels(queue).observe(event.late_seconds)
+                of_queue = self._of(names, event.task.queue_name)
+                of_queue.started.inc()
+                of_queue.latency.observe(event.late_seconds)
             case AttemptSettled():
-                self._settled(event.task.queue_name if event.task.queue_name in names else OTHER, event)
+                self._settled(self._of(names, event.task.queue_name), event)
             case TasksCommitted():
                 self._committed.inc(event.count)
             case LoopFailed():
@@ -172,12 +173,35 @@ class _Meters:
             case CronFired():
                 self._cron.inc()
 
-    def _settled(self, queue: str, event: AttemptSettled) -> None:
-        self._attempts.labels(queue, event.outcome).inc()
+    def _settled(self, of_queue: "_OfQueue", event: AttemptSettled) -> None:
+        outcome = event.outcome
+        counter = of_queue.outcomes.get(outcome)
+        if counter is None:
+            counter = of_queue.outcomes[outcome] = self._attempts.labels(of_queue.label, outcome)
+        counter.inc()
         if event.was_begun:
-            self._duration.labels(queue).observe(event.duration_seconds)
+            of_queue.duration.observe(event.duration_seconds)
         if getattr(event.decision, "crashed", False):
-            self._crashed.labels(queue).inc()
+            self._crashed.labels(of_queue.label).inc()
+
+    def _of(self, names: frozenset[str], queue_name: str) -> "_OfQueue":
+        label = queue_name if queue_name in names else OTHER
+        found = self._by_label.get(label)
+        if found is None:
+            found = self._by_label[label] = _OfQueue(
+                label, self._started.labels(label), self._latency.labels(label), self._duration.labels(label), {}
+            )
+        return found
+
+
+class _OfQueue(NamedTuple):
+    """What counts one queue, so that it need not be looked up by its label for each task."""
+
+    label: str
+    started: Counter
+    latency: Histogram
+    duration: Histogram
+    outcomes: dict[str, Counter]
 
 
 class _Gauges(Collector):
