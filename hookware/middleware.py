@@ -172,7 +172,7 @@ class Hookware:
                 cron_grace_seconds=cron_grace_seconds,
                 max_chain_depth=max_chain_depth,
             )
-            self._outbox = self._outbox_on(engine, listen, cron)
+            self._outbox = self._outbox_on(engine, listen, cron, observers)
         except (Error, ImportError) as error:
             if not built_in_a_call():
                 raise
@@ -182,11 +182,13 @@ class Hookware:
         self._outbox.functions = self._functions
         self._foreground = Foreground(self._env, self.config)
         wake_on_commit(self._outbox)
-        for observer in observers:
-            observer.observe(self._outbox)
 
     def _outbox_on(
-        self, engine: "Engine | AsyncEngine | URL | str | None", listen: bool | URL | str, cron: CronSource
+        self,
+        engine: "Engine | AsyncEngine | URL | str | None",
+        listen: bool | URL | str,
+        cron: CronSource,
+        observers: Iterable[Observer],
     ) -> Outbox:
         url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL
         entries = entries_of(cron)
@@ -199,6 +201,8 @@ class Hookware:
             listen=listen,
         )
         outbox.cron_entries = partial(all_entries, self._router, entries)
+        for observer in observers:
+            observer.observe(outbox)
         return outbox
 
     @property

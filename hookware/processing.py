@@ -105,7 +105,7 @@ class Processing:
         vitals = self._outbox.vitals
         vitals.begin(lambda: self._dispatcher.health.failing)
         for name, run in self._loops():
-            loops.start_soon(vitals.watch, name, run)
+            loops.start_soon(vitals.watch, name, run, name=str(getattr(run, "__qualname__", name)))
 
     def _loops(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         if self._outbox.notices is not None:

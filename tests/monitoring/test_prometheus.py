@@ -18,7 +18,7 @@ from hookware.events import AttemptSettled, AttemptStarted, CronFired, LoopFaile
 from hookware.prometheus import Prometheus
 from hookware.store.base import Claim
 from tests.asgi import request
-from tests.databases import EVERY_DATABASE, Database
+from tests.databases import EVERY_DATABASE_ON_A_LOOP, Database
 from tests.monitoring.metrics import Page, scrape
 from tests.samples import SkippingEnv, SteppedEnv, leased_task
 from tests.stage import AT_ONCE, Stage
@@ -123,7 +123,12 @@ async def test_latency_counts_from_when_the_task_was_due(stage: Stage) -> None:
     assert 40 <= latency < 50
 
 
-@EVERY_DATABASE
+def states(page: Page, queue: str) -> list[float | None]:
+    names = ("waiting", "due", "leased", "dead")
+    return [page.value("hookware_queue_tasks", queue=queue, state=state) for state in names]
+
+
+@EVERY_DATABASE_ON_A_LOOP
 async def test_gauges_tell_what_waits_is_due_runs_and_is_dead(database: Database) -> None:
     stage, prometheus = Stage(database), Prometheus(most_counted=5)
 
@@ -151,10 +156,6 @@ async def test_gauges_tell_what_waits_is_due_runs_and_is_dead(database: Database
         env.skip(5)
         second = await scrape(prometheus)
     await stage.close()
-
-    def states(page: Page, queue: str) -> list[float | None]:
-        names = ("waiting", "due", "leased", "dead")
-        return [page.value("hookware_queue_tasks", queue=queue, state=state) for state in names]
 
     assert states(first, "default") == [3, 0, 0, 0]
     assert states(first, "mail") == [1, 5, 0, 0]
