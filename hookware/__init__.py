@@ -22,6 +22,7 @@ from hookware.core.queue import QueueSettings
 from hookware.errors import Error, PermanentTaskFailure, SingularTaskFailure
 from hookware.handlers import TaskHandler, TaskRouter, task_handler
 from hookware.middleware import Hookware
+from hookware.probes import livez, readyz
 from hookware.scheduled import Cron, CronStatus, cron, cron_entries
 from hookware.taskqueue import Queue, QueueStatistics, Task, TaskRetryOptions
 
@@ -51,6 +52,8 @@ __all__ = [
     "cron_entries",
     "deferred",
     "inspector",
+    "livez",
+    "readyz",
     "request_session",
     "require_task",
     "task_handler",

@@ -61,6 +61,10 @@ class Attempt:
         """Say whether the result is being stored, or has been, by hookware or by the handler's own transaction."""
         return self.settling or self.delivery.completing
 
+    def late_seconds(self, now: float) -> float:
+        """Give how long its task has been due: by the database's time, carried on by a clock that never steps."""
+        return max(0.0, (self.task.claimed_us - self.task.eta_us) / 1e6 + now - self.claimed_at)
+
     async def turn(self) -> None:
         """Wait for the attempts beside which this one must not run."""
         if not self.postponed:

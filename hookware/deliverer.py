@@ -21,7 +21,7 @@ from hookware.errors import describe
 from hookware.events import AttemptStarted, Events
 from hookware.foreground import Foreground
 from hookware.heartbeat import Heartbeat
-from hookware.log import log_of
+from hookware.log import fields_of, log_of
 
 _STALE_PART = 3 / 8  # nothing begins on a lease of which more has gone by: one more beat, and it is given up
 _CONFLICT_SECONDS = 0.02  # how long an attempt waits at the most that met a concurrent transaction
@@ -99,9 +99,10 @@ class Deliverer:
     def _start(self, waiting: TaskGroup, attempt: Attempt) -> None:
         with self._guarded(attempt):
             self._foreground.began(attempt)
-            self._events.emit(AttemptStarted(attempt.task))
+            began_at = self._env.monotonic()
+            self._events.emit(AttemptStarted(attempt.task, attempt.late_seconds(began_at)))
             self._env.fp("dispatch.start")
-            attempt.began_at = self._env.monotonic()
+            attempt.began_at = began_at
             self._call(waiting, attempt)
 
     def _call(self, waiting: TaskGroup, attempt: Attempt) -> None:
@@ -156,7 +157,8 @@ class Deliverer:
         try:
             yield
         except (Exception, BaseExceptionGroup):
-            _logger.exception("task %s: the attempt broke; its lease will end by itself", attempt.task.label)
+            label, fields = attempt.task.label, fields_of(attempt.task)
+            _logger.exception("task %s: the attempt broke; its lease will end by itself", label, extra=fields)
             self._on_concluded(attempt, None)
         except BaseException:
             self._on_concluded(attempt, None)

@@ -5,7 +5,7 @@ before the deadline. Whatever else the app does, up to SystemExit, is a failure 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
 from hookware.env import Env, forget_cancellation, start_task
 from hookware.errors import PermanentTaskFailure, describe
-from hookware.log import log_of
+from hookware.log import fields_of, log_of
 
 _split_base_url, _split_url = lru_cache(8)(split_base_url), lru_cache(256)(split_url)
 
@@ -35,6 +35,7 @@ CLIENT = ("0.1.0.2", 0)
 CRON_CLIENT = ("0.1.0.1", 0)
 """The address that deliveries come from: App Engine's."""
 
+_UNTRACED = nullcontext()
 _logger = log_of()
 
 
@@ -58,6 +59,7 @@ class Delivery:
         failure: why the attempt failed although a response may have left.
         refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
         progress: how far it has come, as its handler last said.
+        trace: entered around the app, in the request's own context.
         on_progress: told of what it says, in whatever thread; it must not block.
     """
 
@@ -73,6 +75,7 @@ class Delivery:
         "refused",
         "sees_snapshot",
         "task",
+        "trace",
     )
 
     def __init__(self, task: LeasedTask, *, collided: bool = False, sees_snapshot: bool = False) -> None:
@@ -86,6 +89,7 @@ class Delivery:
         self.failure: BaseException | None = None
         self.refused = False
         self.progress: Progress | None = None
+        self.trace: AbstractContextManager[object] = _UNTRACED
         self.on_progress: Callable[[Progress], None] = lambda _progress: None
 
 
@@ -184,6 +188,7 @@ class Call:
         self._cut_short = False
         self._cancelled = False
         self._raised: BaseException | None = None
+        self._outcome: Outcome | None = None
 
     def begin(self) -> None:
         """Call the app; raise ValueError if the task cannot be made into a request."""
@@ -209,7 +214,8 @@ class Call:
         self.cut()
 
     def _give_up(self) -> None:
-        _logger.error("task %s ignores its cancellation; it lingers without a slot", self._task.label)
+        label, fields = self._task.label, fields_of(self._task)
+        _logger.error("task %s ignores its cancellation; it lingers without a slot", label, extra=fields)
         self._left = anyio.Event()
         try:
             self._target.calls.start_soon(self._linger, self._left)
@@ -304,6 +310,11 @@ class Call:
 
     def outcome(self) -> Outcome:
         """Judge the call, once it has ended."""
+        if self._outcome is None:  # what there is to say of it in the log is said once
+            self._outcome = self._found()
+        return self._outcome
+
+    def _found(self) -> Outcome:
         outcome = self._judged()
         if self._cut_short and not self._timed_out and not isinstance(outcome, Succeeded):
             return Interrupted()
@@ -312,10 +323,11 @@ class Call:
     def _judged(self) -> Outcome:
         """Judge it. What is known to be committed comes first, then the first thing that went wrong."""
         delivery, answer, label = self.delivery, self.answer, self._task.label
-        error = self._error()
+        error = self.error()
         if delivery.completed:
             if error is not None or not answer.succeeded or self._late:
-                _logger.warning("task %s is complete, but its handler then failed: %s", label, self._complaint(error))
+                text, fields = "task %s is complete, but its handler then failed: %s", fields_of(self._task)
+                _logger.warning(text, label, self._complaint(error), extra=fields)
             return Succeeded(answer.status or 200, completed=True)
         if delivery.lease_lost:
             # There is nothing left to settle, and the fence refuses whoever tries.
@@ -334,7 +346,7 @@ class Call:
             self._log(error)  # once is enough: each attempt has its line, with the error's text
         return self._failed(self._complaint(error), permanent=permanent)
 
-    def _error(self) -> BaseException | None:
+    def error(self) -> BaseException | None:
         """Give what the handler raised; the cancellation by which it was cut short is not its doing."""
         error = self.delivery.failure or self._raised
         by_us = self._cut_short or self._cancelled
@@ -354,7 +366,8 @@ class Call:
 
     def _log(self, error: BaseException) -> None:
         with suppress(Exception):  # neither the error's own methods nor a log handler may change the outcome
-            _logger.warning("task %s: the app raised", self._task.label, exc_info=error)
+            label, fields = self._task.label, fields_of(self._task)
+            _logger.warning("task %s: the app raised", label, exc_info=error, extra=fields)
 
 
 def begin(

@@ -24,7 +24,7 @@ from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
-from hookware.log import log_of
+from hookware.log import fields_of, log_of
 from hookware.settler import Answer, Settler
 from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
@@ -222,13 +222,19 @@ class Dispatcher:
             self._foreground.began(attempt)
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
             lease, sent_at = attempt.lease, attempt.claimed_at
-            self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at)
+            self._heartbeat.hold(
+                lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at, task=attempt.task
+            )
 
     def cancelled(self, task_id: int) -> None:
         """Cut the attempt of a task short that was called off or deleted, if it runs here; from any thread."""
         for attempt in list(self._attempts.values()):
             if attempt.task.id == task_id:
-                _logger.info("task %s was cancelled or deleted: its attempt is cut short", attempt.task.label)
+                _logger.info(
+                    "task %s was cancelled or deleted: its attempt is cut short",
+                    attempt.task.label,
+                    extra=fields_of(attempt.task),
+                )
                 self._heartbeat.drop(attempt.lease)
                 attempt.lost = True  # whatever it is about to commit would be refused
                 self._lost.notify()
@@ -283,9 +289,10 @@ class Dispatcher:
                 if answer is not Answer.REFUSED and isinstance(decision, Retry | Release):
                     self._due_at = min(self._due_at, self._env.monotonic() + decision.delay_us / 1e6)
                 accepted = None if answer is Answer.UNKNOWN else answer is Answer.ACCEPTED
-                self._events.emit(AttemptSettled(attempt.task, decision, accepted, seconds))
+                self._events.emit(AttemptSettled(attempt.task, decision, accepted, seconds, attempt.began_at > 0))
             elif not attempt.lost:
-                _logger.error("task %s: its result could not be stored; it will run again", attempt.task.label)
+                label, fields = attempt.task.label, fields_of(attempt.task)
+                _logger.error("task %s: its result could not be stored; it will run again", label, extra=fields)
         finally:
             self._end(attempt)
 

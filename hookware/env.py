@@ -105,6 +105,11 @@ class _ThreadTicker:
                 _logger.exception("%s failed; it is tried again in %.1f s", self._thread.name, self._seconds)
 
 
+def in_background(step: Callable[[], None], *, name: str) -> None:
+    """Do `step`, which must not raise, in a thread of its own that ends with the process."""
+    threading.Thread(target=step, name=name, daemon=True).start()
+
+
 def new_nonce(byte_count: int) -> bytes:
     """Give random bytes for cryptography: always real ones, also where a simulation has an `Env` of its own."""
     return secrets.token_bytes(byte_count)

@@ -1,21 +1,25 @@
 """What happened, as values: one log line each, and a place where tests can wait for them."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
+from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask
-from hookware.log import log_of
+from hookware.log import fields_of, log_of
 
+_ANSWERED = re.compile(r"answered [^3]\d\d(?: \([^)]*\))?")
 _logger = log_of()
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
-    """A handler is about to be called."""
+    """A handler is about to be called, `late_seconds` after the task was due."""
 
     task: LeasedTask
+    late_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,31 @@ class AttemptSettled:
 
     `accepted` False: the task had been cancelled, deleted or given to a newer attempt, and this one's result was
     refused. None: the database broke off while it was stored, so that either it was, or a newer attempt has the task.
+    `was_begun` False: its handler was not called here; the task is given back as it was, or its process has died.
     """
 
     task: LeasedTask
     decision: Decision
     accepted: bool | None
     duration_seconds: float
+    was_begun: bool = True
+
+    @property
+    def outcome(self) -> str:
+        """What became of the attempt: "completed", "retried", "dead", "released", "refused" or "unknown"."""
+        if self.accepted is None:
+            return "unknown"
+        if not self.accepted:
+            return "refused"
+        match self.decision:
+            case Complete():
+                return "completed"
+            case Retry():
+                return "retried"
+            case Die():
+                return "dead"
+            case Release():
+                return "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +114,8 @@ def _log(event: Event) -> None:
             # What is said of it, and how often, is `Health`'s to know.
             _logger.debug("%s starts again in %.1f s", event.loop, event.delay_seconds)
         case CronFired():
-            _logger.info("cron entry %s: task %d is added", one_line(event.name), event.task_id)
+            fields = {"task_id": event.task_id, "queue_name": CRON_QUEUE, "attempt": 0}
+            _logger.info("cron entry %s: task %d is added", one_line(event.name), event.task_id, extra=fields)
         case AttemptStarted() | TasksCommitted():
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("%s", event.__class__.__name__)
@@ -106,7 +130,7 @@ def _log_settled(event: AttemptSettled) -> None:
         level,
         "task %s %s %s: attempt %d %s after %.3f s",
         task.label, task.method, task.url.partition("?")[0], task.attempt_count, what, event.duration_seconds,
-        extra={"task_id": task.id, "queue_name": task.queue_name, "attempt": task.attempt_count},
+        extra={**fields_of(task), "outcome": event.outcome, "duration_seconds": event.duration_seconds},
     )  # fmt: skip
 
 
@@ -114,7 +138,7 @@ def _described(event: AttemptSettled) -> tuple[int, str]:
     if event.accepted is None:
         return logging.WARNING, "ended, and the database broke off while that was stored: most likely it is"
     if not event.accepted:
-        why = f" ({one_line(event.decision.error)})" if isinstance(event.decision, Retry | Die) else ""
+        why = f" ({loggable(event.decision.error)})" if isinstance(event.decision, Retry | Die) else ""
         return logging.WARNING, f"was refused: the task had been cancelled, deleted or given to a newer attempt{why}"
     match event.decision:
         case Complete():
@@ -122,10 +146,18 @@ def _described(event: AttemptSettled) -> tuple[int, str]:
         case Release():
             return logging.INFO, "was given back"
         case Retry(delay_us=delay_us, error=error):
-            return logging.WARNING, f"failed, next in {delay_us / 1e6:.1f} s ({one_line(error)})"
+            return logging.WARNING, f"failed, next in {delay_us / 1e6:.1f} s ({loggable(error)})"
         case Die(reason=reason, error=error):
-            what = f"failed for the last time [{reason}]; the task is dead ({one_line(error)})"
+            what = f"failed for the last time [{reason}]; the task is dead ({loggable(error)})"
             return logging.ERROR, f"{what}. inspector().run_again(id) revives it"
+
+
+def loggable(error: str) -> str:
+    """Give an attempt's error for a log line or a span: without the text of an answer, which may repeat the payload."""
+    answered = _ANSWERED.match(error)
+    if answered is None or answered.end() == len(error):
+        return one_line(error)
+    return f"{answered[0]}; the text of the answer is in the task's last_error"
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -99,7 +99,8 @@ async def serve_task(
     token = current_unit.set(unit)
     unit.outbox.under_way_count += 1
     try:
-        await handle()
+        with delivery.trace:
+            await handle()
         if answer.succeeded:
             _check_completion(unit, delivery)
             await unit.commit()

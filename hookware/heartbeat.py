@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from anyio import CapacityLimiter, to_thread
 
 from hookware.config import Config
-from hookware.core.task import Lease
+from hookware.core.task import Lease, LeasedTask
 from hookware.env import Env, Ticker
 from hookware.errors import TransientError
 from hookware.health import Health
-from hookware.log import log_of
+from hookware.log import fields_of, log_of
 from hookware.store.base import Store
 
 _BEATS_PER_LEASE = 4
@@ -33,6 +33,7 @@ class _Held:
     renewed_at: float
     on_lost: Callable[[], None]
     is_ending: Callable[[], bool]
+    task: LeasedTask | None = None
     rests: bool = False
 
 
@@ -68,6 +69,7 @@ class Heartbeat:
         *,
         is_ending: Callable[[], bool] = lambda: False,
         renewed_at: float | None = None,
+        task: LeasedTask | None = None,
     ) -> None:
         """Renew `lease` from now until the attempt's deadline plus overrun.
 
@@ -79,10 +81,11 @@ class Heartbeat:
             is_ending: says whether the attempt's own result is being stored, or has been: that its lease is gone says
                 nothing then.
             renewed_at: when its claim or its latest renewal was sent, by `Env.monotonic`; None: just now.
+            task: what is leased, for the log.
         """
         renew_until = deadline_monotonic + self._overrun_seconds
         renewed_at = self._env.monotonic() if renewed_at is None else renewed_at
-        held = _Held(lease, renew_until, renewed_at, on_lost, is_ending)
+        held = _Held(lease, renew_until, renewed_at, on_lost, is_ending, task)
         with self._lock:
             self._held[lease] = held
 
@@ -102,7 +105,8 @@ class Heartbeat:
             one = CapacityLimiter(1)  # others' threads must not hold it up
             kept = await to_thread.run_sync(self._store.renew, [lease], int(seconds * 1e6), limiter=one)
         except Exception as error:  # noqa: BLE001 - a store may raise anything; beats go on then
-            _logger.warning("the lease of task %d could not be made longer: %r", lease.task_id, error)
+            text = "the lease of task %d could not be made longer: %r"
+            _logger.warning(text, lease.task_id, error, extra=_fields([held]))
             kept = frozenset()
         held.rests = lease.task_id in kept
         if held.rests:
@@ -181,9 +185,17 @@ class Heartbeat:
                 del self._held[held.lease]
         if lost:
             ids = ", ".join(str(held.lease.task_id) for held in lost)
-            _logger.warning("lost the leases of tasks %s: %s", ids[:_MOST_CHARACTERS], why)
+            _logger.warning("lost the leases of tasks %s: %s", ids[:_MOST_CHARACTERS], why, extra=_fields(lost))
         for held in lost:
             try:
                 held.on_lost()
             except Exception:
                 _logger.exception("what follows a lost lease failed")
+
+
+def _fields(those: list[_Held]) -> dict[str, object]:
+    """Give the fields of a line about one task, or about several, of which each field has a list then."""
+    each: list[dict[str, object]] = [
+        {"task_id": held.lease.task_id} if held.task is None else fields_of(held.task) for held in those
+    ]
+    return each[0] if len(each) == 1 else {name: [one.get(name) for one in each] for name in each[0]}

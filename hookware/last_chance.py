@@ -12,7 +12,7 @@ from typing import Final
 from hookware.attempt import Attempt
 from hookware.core.lifecycle import on_last_chance
 from hookware.env import Env
-from hookware.log import log_of
+from hookware.log import fields_of, log_of
 
 HOLD_SECONDS: Final = 2.0
 """How long nothing begins here while a suspect waits for what runs: longer than an idle process takes to find it."""
@@ -53,7 +53,8 @@ class LastChance:
             self._keep_apart(patient, claimed, others_run=others_run)
         for attempt in suspects:
             if not attempt.postponed and self._rounds.pop(attempt.task.id, 0) == MOST_ROUNDS:
-                _logger.warning("task %s could not run alone after its crashes, and runs now", attempt.task.label)
+                label, fields = attempt.task.label, fields_of(attempt.task)
+                _logger.warning("task %s could not run alone after its crashes, and runs now", label, extra=fields)
 
     def _end_hold(self) -> None:
         until = min(self._env.monotonic(), self._held_until)

@@ -7,6 +7,8 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from hookware.core.task import LeasedTask
+
 
 class Log(logging.LoggerAdapter[logging.Logger]):
     """A logger that never raises: a line that the application's logging refuses goes to stderr, with what it raised."""
@@ -23,6 +25,11 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
         """Leave a line as it is."""
         return msg, kwargs
+
+
+def fields_of(task: LeasedTask) -> dict[str, object]:
+    """Give the fields that every line about an attempt carries, for `extra=`."""
+    return {"task_id": task.id, "queue_name": task.queue_name, "attempt": task.attempt_count}
 
 
 def log_of(name: str = "hookware") -> Log:

@@ -30,6 +30,8 @@ from hookware.functions import Functions
 from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
 from hookware.lifespan import Lifespan, built_in_a_call, fail_startup
 from hookware.log import log_of
+from hookware.observer import Observer
+from hookware.plain_answers import forbid, nothing_here
 from hookware.processing import Processing, Storing
 from hookware.queue import Queue
 from hookware.scheduled import Cron, CronSource, all_entries, entries_of
@@ -100,6 +102,8 @@ class Hookware:
             times of one entry only the latest is; at least a minute.
         max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit, so that a
             task which adds itself again goes on for ever.
+        observers: what watches it, such as `hookware.prometheus.Prometheus()` and
+            `hookware.opentelemetry.OpenTelemetry()`.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
@@ -133,10 +137,11 @@ class Hookware:
         cron: CronSource = (),
         cron_grace_seconds: float = 3600.0,
         max_chain_depth: int | None = None,
+        observers: Iterable[Observer] = (),
         router: TaskRouter | None = None,
         env: Env | None = None,
     ) -> None:
-        self.app: ASGIApp = _nothing_here if app is None else app
+        self.app: ASGIApp = nothing_here if app is None else app
         self.events = Events()
         self._router = default_router if router is None else router
         self._env = env or Env()
@@ -166,7 +171,7 @@ class Hookware:
                 cron_grace_seconds=cron_grace_seconds,
                 max_chain_depth=max_chain_depth,
             )
-            self._outbox = self._outbox_on(engine, listen, cron)
+            self._outbox = self._outbox_on(engine, listen, cron, observers)
         except (Error, ImportError) as error:
             if not built_in_a_call():
                 raise
@@ -178,7 +183,11 @@ class Hookware:
         wake_on_commit(self._outbox)
 
     def _outbox_on(
-        self, engine: "Engine | AsyncEngine | URL | str | None", listen: bool | URL | str, cron: CronSource
+        self,
+        engine: "Engine | AsyncEngine | URL | str | None",
+        listen: bool | URL | str,
+        cron: CronSource,
+        observers: Iterable[Observer],
     ) -> Outbox:
         url = os.environ.get("HOOKWARE_DATABASE_URL") or DEFAULT_DATABASE_URL
         entries = entries_of(cron)
@@ -191,6 +200,8 @@ class Hookware:
             listen=listen,
         )
         outbox.cron_entries = partial(all_entries, self._router, entries)
+        for observer in observers:
+            observer.observe(outbox)
         return outbox
 
     @property
@@ -234,7 +245,7 @@ class Hookware:
             unit = UnitOfWork(self._outbox, delivery)
             await serve_delivery(app, unit, delivery, scope, receive, send)
         elif handler is not None and not handler.public:
-            await _forbid(send)
+            await forbid(send)
         else:
             unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope))
             with self._foreground.request(send) as noting_send:
@@ -354,20 +365,3 @@ def _route_path(scope: Scope) -> str:
     if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/"):
         return path[len(prefix) :] or "/"
     return path
-
-
-async def _forbid(send: Send) -> None:
-    body = b"Forbidden: this path runs tasks only."
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    """Be the app where there is none: no lifespan, no page."""
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-    elif scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1000})

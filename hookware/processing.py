@@ -1,6 +1,7 @@
 """The loops of one process, wired together: those that run tasks, and those that tell other processes of them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -24,6 +25,9 @@ from hookware.reaper import Reaper
 from hookware.scheduler import Planned, Scheduler
 from hookware.store.sql.outbox import Outbox
 from hookware.supervisor import supervise
+from hookware.tracing import Tracing
+
+Begin = Callable[[Delivery, Alarms, Callable[[Call], None]], Call | Failed]
 
 _LAST_SECONDS = 2.0  # what the last notice may take, and the last counts
 
@@ -38,10 +42,13 @@ class Storing:
     async def start(self, loops: TaskGroup) -> None:
         """Tell others of tasks from now on."""
         self._outbox.on_committed = self._notifier.notify
-        loops.start_soon(self._notifier.run)
+        self._outbox.vitals.begin(list)
+        if self._outbox.notices is not None:
+            loops.start_soon(self._outbox.vitals.watch, "notifier", self._notifier.run)
 
     async def stop(self) -> None:
         """Go on: tasks may still be committed."""
+        self._outbox.vitals.stop()
 
     async def close(self) -> None:
         """Tell others of what they have not heard of yet."""
@@ -62,7 +69,7 @@ class Processing:
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
         self._outbox, self._heartbeat = outbox, heartbeat
-        self._call = partial(begin, target, env=env, config=config)
+        self._call: Begin = partial(begin, target, env=env, config=config)
         self._notifier = Notifier(outbox.notices, env, health)
         foreground = foreground or Foreground(env, config)
         self._probe = partial(supervise, "foreground", foreground.probe, env=env, events=events, health=health)
@@ -84,7 +91,7 @@ class Processing:
         self._progress = ProgressLog(store, env, events, health)
         wake, holds = self._dispatcher.wake, heartbeat.holds
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
-        self._scheduler = Scheduler(outbox, plans, health)
+        self._scheduler, self._has_plans = Scheduler(outbox, plans, health), bool(plans)
         self._executed = Executed(outbox.note_executed, env, events, health)
         self._stopped = False
         self._listener: Listener | None = None
@@ -94,22 +101,31 @@ class Processing:
     async def start(self, loops: TaskGroup) -> None:
         """Start the loops, and wake them from now on whenever tasks are committed in this process."""
         self._outbox.on_committed = self._committed
-        loops.start_soon(self._notifier.run)
-        loops.start_soon(self._dispatcher.run)
-        loops.start_soon(self._reaper.run)
-        loops.start_soon(self._measure_lag)
-        loops.start_soon(self._scheduler.run)
-        loops.start_soon(self._progress.run)
         self._outbox.store.on_cancelled = self._dispatcher.cancelled
-        loops.start_soon(self._executed.run)
+        vitals = self._outbox.vitals
+        vitals.begin(lambda: self._dispatcher.health.failing)
+        for name, run in self._loops():
+            loops.start_soon(vitals.watch, name, run, name=str(getattr(run, "__qualname__", name)))
+
+    def _loops(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        if self._outbox.notices is not None:
+            yield "notifier", self._notifier.run
+        yield "dispatcher", self._dispatcher.run
+        yield "reaper", self._reaper.run
+        yield "foreground", self._measure_lag
+        if self._has_plans:
+            yield "scheduler", self._scheduler.run
+        yield "progress", self._progress.run
+        yield "executed", self._executed.run
         if self._listener is not None:
-            loops.start_soon(self._listener.run)
+            yield "listener", self._listener.run
 
     async def stop(self) -> None:
         """Stop claiming, let running tasks end for the drain time, give the others back."""
         if self._stopped:
             return
         self._stopped = True
+        self._outbox.vitals.stop()
         self._probing.cancel()
         self._scheduler.stop()
         self._outbox.on_committed = self._notifier.notify  # nobody here runs them any more
@@ -147,7 +163,10 @@ class Processing:
             delivery.task = decoded(self._outbox.config.codec, delivery.task)
         except Error as error:
             return Failed(None, describe(error), permanent=isinstance(error, PermanentTaskFailure))
-        return self._call(delivery, alarms, on_ended)
+        tracing = self._outbox.tracing
+        if tracing is None:
+            return self._call(delivery, alarms, on_ended)
+        return _traced(tracing, self._call, delivery, alarms, on_ended)
 
     def _rests(self, delivery: Delivery) -> bool:
         # What was refused for what had changed since its begin may have met a renewal of its own lease.
@@ -162,8 +181,26 @@ class Processing:
         self._dispatcher.wake.notify()
 
 
+def _traced(
+    tracing: Tracing, call: Begin, delivery: Delivery, alarms: Alarms, on_ended: Callable[[Call], None]
+) -> Call | Failed:
+    """Call the app within a trace, of which the request's headers tell."""
+    trace = tracing.begin(delivery.task)
+    delivery.task, delivery.trace = replace(delivery.task, headers=trace.headers), trace.entered()
+
+    def ended(ended_call: Call) -> None:
+        trace.end(ended_call.outcome(), ended_call.error())
+        on_ended(ended_call)
+
+    begun = call(delivery, alarms, ended)
+    if isinstance(begun, Failed):
+        trace.end(begun, None)
+    return begun
+
+
 async def _close(outbox: Outbox, *last: Callable[[], Awaitable[None]]) -> None:
     outbox.on_committed = outbox.store.on_cancelled = None
+    outbox.vitals.end()
     outbox.runner.hurry(_LAST_SECONDS)
     try:
         for each in last:

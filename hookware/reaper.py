@@ -141,7 +141,7 @@ class Reaper:
         self._env.fp("reap.settled")
         for task, decision, accepted in zip(tasks, decisions, results, strict=True):
             if accepted:
-                self._events.emit(AttemptSettled(task, decision, accepted=True, duration_seconds=0.0))
+                self._events.emit(AttemptSettled(task, decision, accepted=True, duration_seconds=0.0, was_begun=False))
         return sum(results)
 
     def _decide(self, task: LeasedTask) -> Decision:

@@ -23,6 +23,20 @@ class SteppedEnv(Env):
         self._now_us += int(seconds * 1e6)
 
 
+class SkippingEnv(Env):
+    """The real world, of whose time a test may skip some: for whoever waits for a while without sleeping."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._skipped_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._skipped_seconds
+
+    def skip(self, seconds: float) -> None:
+        self._skipped_seconds += seconds
+
+
 def new_task(
     task_id: int,
     *,

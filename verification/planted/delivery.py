@@ -8,13 +8,13 @@ BUGS: tuple[Bug, ...] = (
         breaks("I7"),
         (
             "delivery.py",
-            "            await self._target.app(scope, self._receive, self._answer.take)\n",
+            "            return partial(self._target.app, self.scope(), self.receive, self.answer.take)\n",
             (
                 "            async def take(message: Message) -> None:\n"
-                "                await self._answer.take(message)\n"
+                "                await self.answer.take(message)\n"
                 "                self._ended_at = self._env.monotonic()\n"
                 "                self._end()\n\n"
-                "            await self._target.app(scope, self._receive, take)\n"
+                "            return partial(self._target.app, self.scope(), self.receive, take)\n"
             ),
         ),
         ("answer.py", "is_success(self.status) and self.finished and", "is_success(self.status) and"),

@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from hookware.asking import Asking
 from hookware.config import Config, check_mode
 from hookware.core.cron import CronEntry
 from hookware.core.growth import Growth
 from hookware.core.task import Draft, NewTask
-from hookware.encoding import encoded
+from hookware.drafting import task_of
 from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
 from hookware.errors import (
     ConfigurationError,
     InvalidTaskError,
     SessionError,
     TaskAlreadyExistsError,
-    TaskTooLargeError,
     TombstonedTaskError,
     describe,
 )
@@ -40,10 +40,13 @@ from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import TaskRow, task_table
 from hookware.store.sql.times import Clock, postgresql_clock, postgresql_time
 from hookware.store.sql.unusable import is_unusable, unusable
+from hookware.tracing import Tracing
+from hookware.vitals import Vitals
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+_SIGN_OF_LIFE_SECONDS = 1.0
 _logger = log_of()
 _installed: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
 
@@ -64,11 +67,14 @@ class Outbox:
         under_way_count: how many requests and tasks are on their way through the app.
         functions: what `hookware.deferred` may call here; None: nothing.
         growth: notices tasks that breed.
+        tracing: follows tasks from where they are added to where they run; None: nobody does.
+        vitals: how the loops of this process are.
         clock, own_clock: the database's time, in a transaction of the user's and in one of hookware's own.
         cron_entries: gives the cron entries that are known now.
     """
 
     functions: object | None = None
+    tracing: Tracing | None = None
     under_way_count = 0
 
     def __init__(
@@ -112,6 +118,7 @@ class Outbox:
         self.running: bool | None = None
         self.growth = Growth()
         self.cron_entries: Callable[[], Sequence[CronEntry]] = list
+        self.vitals = Vitals(Asking(self._ask_for_life, env, good_for_seconds=_SIGN_OF_LIFE_SECONDS))
         self._said: set[str] = set()
         self._preparing = anyio.Lock()
         _installed.add(self)
@@ -137,6 +144,9 @@ class Outbox:
     def stamp_us(self) -> int | None:
         """The time that new rows carry; None where the database sets its own when they are inserted."""
         return None if self.write_lock is None else self.env.now_us()
+
+    def _ask_for_life(self) -> bool:
+        return self.runner.run_blocking(lambda connection: bool(connection.scalar(select(1))), write=False)
 
     def _own_time(self, _connection: Connection) -> int:
         # SQLite has no clock of its own that every version can read: it is this host's.
@@ -185,37 +195,11 @@ class Outbox:
         tasks = [self.new_task(draft) for draft in drafts]
         for task in tasks[:1]:
             check_mode(self.config.queue(task.queue_name), wants_pull=task.is_pull)
-        return tasks
+        return tasks if self.tracing is None else list(self.tracing.added(tasks))
 
     def new_task(self, draft: Draft) -> NewTask:
         """Give a draft its id and the configured defaults, and its body the form in which it is stored."""
-        self.config.known_queue(draft.queue_name)
-        size = len(draft.body)
-        if size > self.config.max_body_bytes:
-            raise TaskTooLargeError(
-                f"the payload has {size} bytes; the limit is {self.config.max_body_bytes}: store large data "
-                "elsewhere, and send its key"
-            )
-        deadline_us = draft.deadline_us
-        if deadline_us is None:
-            deadline_us = int(self.config.dispatch_deadline_seconds * 1_000_000)
-        task = NewTask(
-            id=self.env.new_id(),
-            queue_name=draft.queue_name,
-            name=draft.name,
-            method=draft.method,
-            url=draft.url,
-            headers=draft.headers,
-            body=draft.body,
-            eta_us=draft.eta_us,
-            countdown_us=draft.countdown_us,
-            retry=draft.retry,
-            deadline_us=deadline_us,
-            keys=draft.keys,
-            tag=draft.tag,
-            depth=draft.depth,
-        )
-        return encoded(self.config.codec, task)
+        return task_of(draft, self.config, self.env)
 
     async def prepare(self) -> None:
         """Make the tables if asked to, and test that the user's engine can roll back; once.
