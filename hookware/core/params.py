@@ -33,7 +33,7 @@ def decode_params(method: str, content_type: str | None, query_string: bytes, bo
     is_form = media_type == FORM_TYPE and method.upper() not in _BODILESS
     fields: dict[str, list[str]] = {}
     count = 0
-    for encoded in (query_string, body if is_form else b""):
+    for encoded in filter(None, (query_string, body if is_form else b"")):
         pairs = parse_qsl(
             encoded.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS - count
         )  # fmt: skip
