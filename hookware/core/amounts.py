@@ -31,7 +31,7 @@ def counted(found: int, cap: int) -> Count:
 
 
 def span(us: int) -> str:
-    """Write a span of time in its two largest units: "0.4 s", "12 s", "3 min 20 s", "2 d 4 h"; a negative one as 0 s."""
+    """Write a span of time in its largest units: "0.4 s", "12 s", "3 min 20 s", "2 d 4 h"; less than none as 0 s."""
     us = max(0, us)
     if us < 10 * _SECOND_US:
         return f"{us / _SECOND_US:.3g} s" if us < _SECOND_US else f"{us / _SECOND_US:.1f} s".replace(".0 s", " s")

@@ -1,13 +1,13 @@
 """The grammar by which tasks are chosen, one for the dashboard, the command line and the API: a pure parser.
 
-`state:dead queue:mail url:/worker* reason:retries error:"timed out" older:2h attempts:>3`: each term narrows the choice.
+`state:dead queue:mail url:/worker* reason:retries error:"timed out" older:2h attempts:>3`: each term narrows it.
 Values of one term that are separated by commas are alternatives.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 SUB_STATES: Final = ("due", "scheduled", "waiting", "retrying", "running", "dead", "completed", "pull")
 """The states by which tasks are chosen; the first four are all stored as PENDING."""
@@ -93,7 +93,9 @@ def parse(text: str) -> Filter:
         FilterError: it cannot be read.
     """
     if len(text) > MAX_FILTER_CHARACTERS:
-        raise FilterError(f"a filter may have {MAX_FILTER_CHARACTERS} characters: leave some out", MAX_FILTER_CHARACTERS)
+        raise FilterError(
+            f"a filter may have {MAX_FILTER_CHARACTERS} characters: leave some out", MAX_FILTER_CHARACTERS
+        )
     chosen, at = Filter(), 0
     while (at := _past_blanks(text, at)) < len(text):
         key, start = _key(text, at)
@@ -152,11 +154,16 @@ def _with(chosen: Filter, key: str, words: list[tuple[str, int]], start: int) ->
     if term.is_single:
         if before is not None or len(words) > 1:
             raise FilterError(f"{key} is given twice: leave one out", start)
-        return replace(chosen, **{term.field: _value(key, *words[0])})  # type: ignore[arg-type]  # a term knows its type
+        return _replaced(chosen, term.field, _value(key, *words[0]))
     if before and term.field != "errors":
         raise FilterError(f"{key} is given twice: alternatives are written {key}:one,other", start)
     values = tuple(dict.fromkeys(_value(key, word, at) for word, at in words))
-    return replace(chosen, **{term.field: (*before, *values)})
+    return _replaced(chosen, term.field, (*before, *values))
+
+
+def _replaced(chosen: Filter, name: str, value: object) -> Filter:
+    changes: dict[str, Any] = {name: value}  # a term knows the type of its field
+    return replace(chosen, **changes)
 
 
 def _value(key: str, word: str, at: int) -> object:
@@ -235,8 +242,8 @@ def _quoted(word: str) -> str:
 
 
 def _write_range(value: object) -> str:
-    least, most = value  # type: ignore[misc]  # a Range
-    if least is None:
+    least, most = value if isinstance(value, Range) else Range()
+    if most is not None and least is None:
         return f"<={most}" if most >= 0 else "<0"
     return f">={least}" if most is None else f"{least}..{most}"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from hookware.core.amounts import Count, many, moment, span
+from hookware.core.amounts import NONE, Count, many, moment, span
 from hookware.core.overview import Errors, Finding, Overview, Process, QueueOverview, Severity
 from hookware.core.statistics import Minutes
 from hookware.core.why import CLOCK_US, clock_offset_us, no_dispatcher, wrong_url
@@ -31,40 +31,51 @@ class Installation:
         earlier: what ended in the ten minutes before the last five, by queue.
         clock_offset_us: by how much the database's clock is ahead of that of the process that asks.
         latest_us: the latest time that anything was written down at, by the database's clock of then.
-        schema: what is wrong with the tables, a sentence each.
+        missing_indexes: the indexes that the tables should have.
     """
 
     overview: Overview
     errors: Errors = field(default_factory=lambda: Errors((), 0))
-    crashed: Count = Count(0)
+    crashed: Count = NONE
     running_since_us: dict[str, int] = field(default_factory=dict)
     earlier: dict[str, Minutes] = field(default_factory=dict)
     clock_offset_us: int = 0
     latest_us: int | None = None
-    schema: tuple[str, ...] = ()
+    missing_indexes: tuple[str, ...] = ()
 
 
 def findings(given: Installation) -> list[Finding]:
     """Give all that is wrong, the worst first."""
     found = [
-        *_schema(given),
         *_clock(given),
         *_no_dispatcher(given),
         *(each for queue in given.overview.queues for each in _queue(queue, given)),
         *_slots(given),
         *_wrong_urls(given.errors),
         *_crashed(given.crashed),
+        *_indexes(given),
         *_versions(given.overview.processes),
     ]
     order: list[Severity] = ["error", "warning", "note"]
     return sorted(found, key=lambda each: order.index(each.severity))
 
 
-def _schema(given: Installation) -> Iterator[Finding]:
-    for sentence in given.schema:
+def broken_tables(sentences: Sequence[str]) -> list[Finding]:
+    """Give the findings where tables or columns are missing: then nothing else can be found."""
+    next_step = (
+        "Start the app once with create_tables=True where a table is missing, or make a migration (alembic revision "
+        "--autogenerate) and run it."
+    )
+    return [Finding(severity="error", code="schema", sentence=each, next_step=next_step) for each in sentences]
+
+
+def _indexes(given: Installation) -> Iterator[Finding]:
+    if given.missing_indexes:
         yield Finding(
-            severity="error", code="schema", sentence=sentence,
-            next_step="See the guide about Alembic.",
+            severity="warning", code="indexes",
+            sentence=f"The database has no index {', '.join(given.missing_indexes)}: hookware works, and becomes slow "
+            "with many tasks.",
+            next_step="Make a migration (alembic revision --autogenerate) and run it.",
         )  # fmt: skip
 
 
@@ -86,8 +97,8 @@ def _clock(given: Installation) -> Iterator[Finding]:
         yield Finding(
             severity="error", code="clock",
             sentence=f"The database's clock says {moment(now_us)}, and something was written down at "
-            f"{moment(given.latest_us)} by it: it was {span(given.latest_us - now_us)} in the future then, or is behind "
-            "now. Tasks that were added meanwhile wait for times that were reckoned by it.",
+            f"{moment(given.latest_us)} by it: it was {span(given.latest_us - now_us)} in the future then, or is "
+            "behind now. Tasks that were added meanwhile wait for times that were reckoned by it.",
             next_step="Set the clock right, and postpone or run now what waits: state:scheduled lists it.",
         )  # fmt: skip
     for process in processes:
@@ -112,8 +123,8 @@ def _no_dispatcher(given: Installation) -> Iterator[Finding]:
     yield Finding(
         severity="error" if waiting.number else "warning", code="no-dispatcher",
         sentence=no_dispatcher(overview.processes, overview.now_us) + waits,
-        next_step="Start the app with dispatch on, or `hookware dispatch main:app`; if a server runs, its lifespan must "
-        "be on.",
+        next_step="Start the app with dispatch on, or `hookware dispatch main:app`; if a server runs, its "
+        "lifespan must be on.",
     )  # fmt: skip
 
 
@@ -165,7 +176,9 @@ def _behind(queue: QueueOverview, given: Installation, late_us: int) -> Iterator
         return
     before = given.earlier.get(queue.name, Minutes()).wait.mean_us or 0
     grew = f" In the last minutes they began {span(wait)} late, before that {span(before)}." if ended else ""
-    pace = f"{many(ended, 'attempt')} ended in the last five minutes" if ended else "none ended in the last five minutes"
+    pace = (
+        f"{many(ended, 'attempt')} ended in the last five minutes" if ended else "none ended in the last five minutes"
+    )
     yield Finding(
         severity="warning" if ended else "error", code="backlog" if ended else "stuck", queue_name=queue.name,
         sentence=f"The queue {queue.name} falls behind: {many(queue.due, 'due task')} wait, the oldest for "
@@ -212,7 +225,8 @@ def _crashed(crashed: Count) -> Iterator[Finding]:
             severity="warning", code="poison",
             sentence=f"{many(crashed, 'task')} took down {'the processes' if crashed.more else 'processes'} that ran "
             f"{'it' if crashed == (1, False) else 'them'}, and {'is' if crashed == (1, False) else 'are'} dead.",
-            next_step="See what they do (memory, native code, a timeout that kills): state:dead reason:crashes lists them.",
+            next_step="See what they do (memory, native code, a timeout that kills): state:dead reason:crashes lists "
+            "them.",
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from hookware.core.amounts import NONE, Count
 from hookware.core.queue import QueueSettings
-from hookware.core.statistics import Minutes
+from hookware.core.statistics import NO_MINUTES, Minutes
 
 BEAT_SECONDS: Final = 20.0
 """How often a process says that it is alive."""
@@ -96,7 +96,7 @@ class QueueOverview:
     oldest_due_us: int | None = None
     next_due_us: int | None = None
     token_count: int | None = None
-    last_minutes: Minutes = Minutes()
+    last_minutes: Minutes = NO_MINUTES
 
     @property
     def waiting(self) -> Count:
@@ -126,7 +126,7 @@ class Overview:
     queues: Sequence[QueueOverview]
     processes: Sequence[Process] = ()
     more_queues: bool = False
-    last_minutes: Minutes = Minutes()
+    last_minutes: Minutes = NO_MINUTES
     cap: int = 10_000
 
     @property

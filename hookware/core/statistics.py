@@ -45,8 +45,7 @@ class Sums:
         numbers[outcome] += 1
         for at, us in ((_RUN, run_us), (_WAIT, wait_us)):
             numbers[at] += us
-            if us > numbers[at + 1]:
-                numbers[at + 1] = us
+            numbers[at + 1] = max(numbers[at + 1], us)
             numbers[at + 2 + bisect_left(BOUNDS_US, us)] += 1
 
     def counted(self, outcome: Outcome) -> None:
@@ -125,6 +124,24 @@ class Minutes:
     def ended_count(self) -> int:
         """How many attempts ended and were not given back."""
         return self.completed_count + self.failed_count + self.dead_count
+
+    @property
+    def numbers(self) -> list[int]:
+        """Its numbers, in the order of `FIELDS`."""
+        counts = [self.completed_count, self.failed_count, self.dead_count, self.released_count, self.crashed_count]
+        times = [[each.sum_us, each.most_us, *each.buckets] for each in (self.run, self.wait)]
+        return counts + times[0] + times[1]
+
+
+NO_MINUTES: Final = Minutes()
+
+
+def together(begin_us: int, several: Iterable[Minutes]) -> Minutes:
+    """Put minutes together: of several queues, or one after another."""
+    sums = Sums()
+    for each in several:
+        sums.add(Sums(each.numbers))
+    return to_minutes(begin_us, sums.numbers)
 
 
 def to_minutes(begin_us: int, numbers: Sequence[int]) -> Minutes:

@@ -10,8 +10,8 @@ from typing import Final
 from hookware.core.amounts import NONE, Count, many, moment, span
 from hookware.core.lifecycle import CANCELLED, State
 from hookware.core.overview import Process
-from hookware.core.queue import QueueSettings
-from hookware.core.retry import RetryOptions
+from hookware.core.queue import DEFAULT_SETTINGS, QueueSettings
+from hookware.core.retry import DEFAULT_RETRY, RetryOptions
 
 CLOCK_US: Final = 5_000_000
 """By how much clocks may differ before it is said."""
@@ -65,13 +65,13 @@ class TaskFacts:
     last_error: str | None = None
     dead_reason: str | None = None
     owner: str | None = None
-    retry: RetryOptions = RetryOptions()
+    retry: RetryOptions = DEFAULT_RETRY
     fair_key: str | None = None
     limit_key: str | None = None
     dedup_key: str | None = None
     name_holder: int | None = None
     name_until_us: int | None = None
-    settings: QueueSettings = QueueSettings()
+    settings: QueueSettings = DEFAULT_SETTINGS
     paused: bool = False
     paused_us: int | None = None
     paused_by: str | None = None
@@ -197,8 +197,7 @@ def _not_due(facts: TaskFacts) -> Iterator[Reason]:
     of = f" of {limit + 1}" if limit is not None and facts.retry.task_age_limit is None else ""
     yield Reason(
         "retry",
-        f"It waits for its attempt {facts.attempt_count + 1}{of} {when}, because the last one failed: "
-        f"{_error(facts)}.",
+        f"It waits for its attempt {facts.attempt_count + 1}{of} {when}, because the last one failed: {_error(facts)}.",
     )
 
 
@@ -218,11 +217,13 @@ def _name(facts: TaskFacts) -> Iterator[Reason]:
         until = facts.name_until_us
         whose = f"is held by task {facts.name_holder}" if until is None else f"is taken until {moment(until)}"
         yield Reason(
-            "name", f"Its name {facts.name} {whose}: when its turn comes, it will be put aside as a duplicate and not run."
+            "name",
+            f"Its name {facts.name} {whose}: when its turn comes, it will be put aside as a duplicate and not run.",
         )
     if facts.twin_id is not None:
         yield Reason(
-            "key", f"Task {facts.twin_id} waits with the same key {facts.dedup_key}: that one runs, and this one is removed."
+            "key",
+            f"Task {facts.twin_id} waits with the same key {facts.dedup_key}: that one runs, and this one is removed.",
         )
 
 
@@ -252,19 +253,21 @@ def _limits(facts: TaskFacts) -> Iterator[Reason]:
         yield Reason("concurrency", f"{_saturated(facts, most)}: it begins when one of them ends.")
     if settings.rate is not None and facts.next_token_us != 0:
         if facts.next_token_us is None:
-            yield Reason("rate", f"The rate of its queue {facts.queue_name} is {settings.rate:g} a second: nothing begins.")
+            yield Reason(
+                "rate", f"The rate of its queue {facts.queue_name} is {settings.rate:g} a second: nothing begins."
+            )
         else:
             yield Reason(
                 "rate",
-                f"The rate of its queue {facts.queue_name}, {settings.rate:g} a second, is used up: the next token comes "
-                f"in {span(facts.next_token_us)}{_shared(facts)}.",
+                f"The rate of its queue {facts.queue_name}, {settings.rate:g} a second, is used up: the next token "
+                f"comes in {span(facts.next_token_us)}{_shared(facts)}.",
             )
     if facts.limit_key and facts.key_running >= settings.limit_per_key:
         holder = "" if facts.key_holder is None else f", task {facts.key_holder} is one"
         yield Reason(
             "limit-key",
-            f"{facts.key_running} of {settings.limit_per_key} tasks with its limit key {facts.limit_key} run{holder}: it "
-            "begins when one of them ends.",
+            f"{facts.key_running} of {settings.limit_per_key} tasks with its limit key {facts.limit_key} run{holder}: "
+            "it begins when one of them ends.",
         )
 
 
@@ -284,8 +287,8 @@ def _slowed(facts: TaskFacts) -> Iterator[Reason]:
         if until_us > facts.now_us:
             yield Reason(
                 "slowed",
-                f"The process {process.label} leaves its queue {facts.queue_name} alone for {span(until_us - facts.now_us)}"
-                " more, because a handler of it answered 503.",
+                f"The process {process.label} leaves its queue {facts.queue_name} alone for "
+                f"{span(until_us - facts.now_us)} more, because a handler of it answered 503.",
             )
 
 
@@ -295,8 +298,8 @@ def _slots(facts: TaskFacts) -> Iterator[Reason]:
     if alive and running >= most:
         yield Reason(
             "slots",
-            f"All slots are busy: {many(len(alive), 'process', 'processes')} run {running} of {most} tasks at once. Start "
-            "more, or raise their concurrency=.",
+            f"All slots are busy: {many(len(alive), 'process', 'processes')} run {running} of {most} tasks at once. "
+            "Start more, or raise their concurrency=.",
         )
 
 
@@ -318,15 +321,20 @@ def wrong_url(method: str, url: str, status: int) -> str:
     """Say that nothing answers a task's URL."""
     path = url.partition("?")[0]
     if status == 405:
-        return f"The last answer was 405: the path {path} is there, and takes no {method}. Give the task another method=."
-    return f"The last answer was 404: no route and no handler of the app answers the path {path}. Correct its URL, or add one."
+        return (
+            f"The last answer was 405: the path {path} is there, and takes no {method}. Give the task another method=."
+        )
+    return (
+        f"The last answer was 404: no route and no handler of the app answers the path {path}. Correct its URL, or add "
+        "one."
+    )
 
 
 def _about_to_begin(facts: TaskFacts) -> Reason:
     return Reason(
         "about-to-begin",
-        f"Nothing holds it back: it has been due for {span(facts.now_us - facts.eta_us)}, and begins within a poll of one of "
-        f"{many(len(facts.dispatchers), 'process', 'processes')}.",
+        f"Nothing holds it back: it has been due for {span(facts.now_us - facts.eta_us)}, and begins within a poll of "
+        f"one of {many(len(facts.dispatchers), 'process', 'processes')}.",
     )
 
 
@@ -342,8 +350,8 @@ def _leased(facts: TaskFacts) -> Reason:
         ended = f"ended {span(-left_us)} ago" if left_us <= 0 else f"ends in {span(left_us)}"
         return Reason(
             "lease-expired",
-            f"The process {who} had it{began} and is gone, or frozen: its lease {ended}, and another process takes it back "
-            f"then{'' if facts.dispatchers else '; but none that runs tasks is alive'}.",
+            f"The process {who} had it{began} and is gone, or frozen: its lease {ended}, and another process takes it "
+            f"back then{'' if facts.dispatchers else '; but none that runs tasks is alive'}.",
         )
     return Reason(
         "running",
@@ -394,7 +402,8 @@ def _pull(facts: TaskFacts) -> Reason:
     if wait_us <= 0:
         return Reason(
             "pull",
-            f"It waits in the pull queue {facts.queue_name} for whoever leases it; no process runs such tasks by itself.",
+            f"It waits in the pull queue {facts.queue_name} for whoever leases it: no process runs such tasks by "
+            "itself.",
         )
     if facts.attempt_count == 0:
         return Reason("not-due", f"It may be leased from {moment(facts.eta_us)} on, in {span(wait_us)}.")

@@ -1,0 +1,104 @@
+"""Gathers what ends in this process, by queue and minute, and writes it down every ten seconds: nothing per task."""
+
+from collections.abc import Awaitable, Callable
+
+from hookware.core.lifecycle import Complete, Die, Release, Retry
+from hookware.core.statistics import MINUTE_US, Outcome, Sums
+from hookware.core.task import LeasedTask
+from hookware.env import Env
+from hookware.events import AttemptSettled, Event, Events
+from hookware.flushing import Flushing
+from hookware.health import Health
+from hookware.store.sql.minutes import ALL_QUEUES, Gathered
+
+_SECONDS = 10.0
+_MOST_ROWS = 10_000
+_COMPLETED: Outcome = 0
+_FAILED: Outcome = 1
+_DEAD: Outcome = 2
+_RELEASED: Outcome = 3
+_CRASHED: Outcome = 4
+
+
+class Minutes:
+    """What a process has gathered since it last wrote; one that dies loses that, at most ten seconds of it.
+
+    A minute is one of the database's clock: the time of the claim, carried on by a clock that never steps.
+
+    Args:
+        write: adds numbers to the stored ones.
+        env: for the pauses.
+        events: tell of attempts, and are told of failures.
+        health: told when the numbers cannot be written.
+
+    Attributes:
+        run: writes the numbers down until `stop`.
+        stop: ends that; what is gathered meanwhile is written down by `close`.
+        close: writes down what is left.
+    """
+
+    def __init__(self, write: Callable[[Gathered], Awaitable[None]], env: Env, events: Events, health: Health) -> None:
+        self._write = write
+        self._gathered: dict[tuple[str, int], Sums] = {}
+        self._flushing = Flushing("minutes", _SECONDS, self._flush, env=env, events=events, health=health)
+        self.run, self.stop, self.close = self._flushing.run, self._flushing.stop, self._flushing.close
+        events.subscribe(self.note)
+
+    def note(self, event: Event) -> None:
+        """Take an event; one dictionary is looked into for an attempt that ended, and a few numbers are raised."""
+        if type(event) is not AttemptSettled or not event.accepted:
+            return
+        task, decision = event.task, event.decision
+        run_us, begin_us = int(event.duration_seconds * 1e6), task.claimed_us + int(event.waited_seconds * 1e6)
+        sums = self._sums(task, begin_us + run_us)
+        match decision:
+            case Complete():
+                sums.ended(_COMPLETED, run_us, max(0, begin_us - task.eta_us))
+            case Release():
+                sums.counted(_RELEASED)
+            case Retry(crashed=True) | Die(crashed=True):
+                sums.counted(_FAILED if type(decision) is Retry else _DEAD)
+                sums.counted(_CRASHED)
+            case Retry():
+                sums.ended(_FAILED, run_us, max(0, begin_us - task.eta_us))
+            case Die():
+                sums.ended(_DEAD, run_us, max(0, begin_us - task.eta_us))
+
+    def _sums(self, task: LeasedTask, ended_us: int) -> Sums:
+        key = (task.queue_name, ended_us - ended_us % MINUTE_US)
+        sums = self._gathered.get(key)
+        if sums is None:
+            sums = Sums()
+            if len(self._gathered) < _MOST_ROWS:  # else it is not counted: so many can hardly ever be written
+                self._gathered[key] = sums
+            self._flushing.owe()
+        return sums
+
+    async def _flush(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        if not gathered:
+            return
+        written = False
+        try:
+            await self._write({**gathered, **_totals(gathered)})
+            written = True
+        finally:
+            if not written:
+                self._keep(gathered)
+
+    def _keep(self, gathered: dict[tuple[str, int], Sums]) -> None:
+        for key, sums in self._gathered.items():
+            if key in gathered:
+                gathered[key].add(sums)
+            else:
+                gathered[key] = sums
+        self._gathered = gathered
+        self._flushing.owe()
+
+
+def _totals(gathered: Gathered) -> Gathered:
+    """Give the numbers of all queues together, by minute: who asks for them is not to add up every queue's."""
+    totals: dict[tuple[str, int], Sums] = {}
+    for (_name, minute_us), sums in gathered.items():
+        totals.setdefault((ALL_QUEUES, minute_us), Sums()).add(sums)
+    return totals
