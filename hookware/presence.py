@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import anyio
 
@@ -13,9 +13,6 @@ from hookware.owner import place_of
 from hookware.store.sql import processes
 from hookware.store.sql.outbox import Outbox
 from hookware.supervisor import supervise
-
-_VERSION: Final[str] = vars(sys.modules[__package__])["__version__"]
-"""Not imported: everything else of the package would come with it."""
 
 
 class Doing(NamedTuple):
@@ -71,9 +68,14 @@ class Presence:
             owner=self._owner,
             host=host,
             pid=pid,
-            version=_VERSION,
+            version=_version(),
             concurrency=self._outbox.config.concurrency,
             dispatches=self._doing is not None,
             running_count=doing.running_count,
             slowed_seconds=doing.slowed,
         )
+
+
+def _version() -> str:
+    # Not imported: everything else of the package would come with it.
+    return str(vars(sys.modules["hookware"])["__version__"])

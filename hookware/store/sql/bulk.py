@@ -13,6 +13,7 @@ from hookware.core.lifecycle import State
 from hookware.core.retention import Retention
 from hookware.store.base import LATEST_US
 from hookware.store.sql import names, statements
+from hookware.store.sql.asking import keep_to_indexes
 from hookware.store.sql.choosing import Place, conditions_of, plan
 from hookware.store.sql.queue_ops import wait_briefly
 from hookware.store.sql.read import keyed
@@ -23,7 +24,7 @@ from hookware.store.views import Action, BulkProgress
 _AT_ONCE: Final = 200
 """How many tasks one transaction changes: while it lasts, nobody else may write on SQLite."""
 
-_VISITS: Final = 5000
+_VISITS: Final = 2000
 _tasks = task_table.c
 
 
@@ -134,6 +135,7 @@ def step(connection: Connection, bulk: Bulk, rules: Rules) -> tuple[Bulk, list[i
         return bulk, []
     wait_briefly(connection)
     now_us = rules.clock(connection)
+    keep_to_indexes(connection)
     started_us = now_us if bulk.started_us is None else bulk.started_us
     found = plan(connection, bulk.chosen, started_us, oldest_first=True).page(connection, bulk.after, _AT_ONCE, _VISITS)
     ids = _locked(connection, bulk, [place.task_id for place in found.places], started_us)

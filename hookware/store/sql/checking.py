@@ -19,9 +19,9 @@ def check(connection: Connection, context: Context, own_clock: Callable[[], int]
     broken, slow = schema.troubles(connection)
     if broken:
         return broken_tables(broken)
-    before_us, now_us = own_clock(), context.clock(connection)
+    before_us, now_us = own_clock(), context.begin(connection)
     own_us = (before_us + own_clock()) // 2
-    seen = overview.look(connection, context)
+    seen = overview.look(connection, context, now_us)
     times_us = [process.seen_us for process in seen.overview.processes]
     latest_us = minutes.latest_us(connection)
     given = Installation(

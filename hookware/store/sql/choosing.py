@@ -24,10 +24,10 @@ from hookware.store.sql.rows import to_info
 from hookware.store.sql.tables import task_table
 from hookware.store.views import Page
 
-_LISTED_VISITS: Final = 10_000
+_LISTED_VISITS: Final = 5000
 """How many tasks a page of a list looks at."""
 
-_COUNTED_VISITS: Final = 20_000
+_COUNTED_VISITS: Final = 10_000
 _LEAST_VISITS: Final = 100
 _MOST_COUNTED: Final = 10_000
 
@@ -63,10 +63,14 @@ def place_of(text: str) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A part of an index: what leads to it, and the column that its entries are ordered by, before the id."""
+    """A part of an index: what leads to it, and the column that its entries are ordered by, before the id.
+
+    `is_small`: there are so few that they are sorted here, and the index need not have them in order.
+    """
 
     conditions: tuple[Condition, ...]
     time: ColumnElement[int]
+    is_small: bool = False
 
 
 class Found(NamedTuple):
@@ -105,11 +109,11 @@ class Plan:
             if total > most or left <= 0:
                 return Count(min(total, most), more=True)
             statement, until = select(_tasks.id).where(*stretch.conditions), None
-            if self.rest:
+            if self.rest and not stretch.is_small:
                 until = self._nth(connection, stretch, statement, share)
                 bound = () if until is None else (_compared(stretch, ">=" if self.descending else "<=", until),)
-                statement = statement.where(*bound, *self.rest)
-            some = statement.limit(most + 1 - total).subquery()
+                statement = statement.where(*bound)
+            some = statement.where(*self.rest).limit(most + 1 - total).subquery()
             found: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
             total, more = total + found, more or until is not None
             left -= share if self.rest else found
@@ -119,6 +123,8 @@ class Plan:
         return place >= until if self.descending else place <= until
 
     def _part(self, connection: Connection, stretch: Stretch, after: Place | None, limit: int, share: int) -> Found:
+        if stretch.is_small:
+            return self._small_part(connection, stretch, after, limit)
         conditions = stretch.conditions if after is None else (*stretch.conditions, self._past(stretch, after))
         statement, until = select(stretch.time.label("time_us"), _tasks.id).where(*conditions), None
         if self.rest:
@@ -130,6 +136,12 @@ class Plan:
         if len(places) > limit:
             return Found(places, places[-1])
         return Found(places, until)
+
+    def _small_part(self, connection: Connection, stretch: Stretch, after: Place | None, limit: int) -> Found:
+        every = select(stretch.time.label("time_us"), _tasks.id).where(*stretch.conditions, *self.rest)
+        places = sorted(_places(connection, every.limit(_MOST_COUNTED)), reverse=self.descending)
+        past = [each for each in places if after is None or (each < after if self.descending else each > after)]
+        return Found(past[:limit], past[limit - 1] if len(past) > limit else None)
 
     def _nth(self, connection: Connection, stretch: Stretch, statement: Select[Any], n: int) -> Place | None:
         """Find the last one of the `n` that may be looked at; None: there are fewer."""
@@ -161,14 +173,16 @@ def plan(connection: Connection, chosen: Filter, now_us: int, *, oldest_first: b
     """Say how the tasks of a filter are found; `oldest_first`, or in the order in which people read them."""
     rest = _rest(chosen, now_us)
     if chosen.ids:
-        by_id = Stretch((_tasks.id.in_(chosen.ids),), _tasks.id)
+        by_id = Stretch((_tasks.id.in_(chosen.ids),), _tasks.id, is_small=True)
         return Plan(
             (by_id,), (*_of_queues(chosen), *_of_names(chosen), *_of_states(chosen, now_us), *rest), not oldest_first
         )
     if chosen.names:
         queue_names = chosen.queue_names or tuple(names(connection, _tasks.queue_name, _tasks.name.is_not(None)))
         conditions = (_tasks.queue_name.in_(queue_names), _tasks.name.in_(chosen.names), _tasks.name.is_not(None))
-        return Plan((Stretch(conditions, _tasks.id),), (*_of_states(chosen, now_us), *rest), not oldest_first)
+        return Plan(
+            (Stretch(conditions, _tasks.id, is_small=True),), (*_of_states(chosen, now_us), *rest), not oldest_first
+        )
     states = {*chosen.states}
     if states and states <= _PENDING_STATES:
         return Plan(_lanes(connection, chosen, now_us), (*_retrying(chosen, now_us), *rest), False)
@@ -181,7 +195,7 @@ def plan(connection: Connection, chosen: Filter, now_us: int, *, oldest_first: b
 
 def listed(connection: Connection, context: Context, chosen: Filter, after: Place | None, limit: int) -> Page:
     """Give a page of the tasks of a filter."""
-    now_us = context.clock(connection)
+    now_us = context.begin(connection)
     found = plan(connection, chosen, now_us).page(connection, after, limit, _LISTED_VISITS)
     order = {place.task_id: n for n, place in enumerate(found.places)}
     rows = read(connection, select(task_table).where(_tasks.id.in_(order))) if order else []
@@ -191,7 +205,7 @@ def listed(connection: Connection, context: Context, chosen: Filter, after: Plac
 
 def count(connection: Connection, context: Context, chosen: Filter) -> Count:
     """Count the tasks of a filter, among as many as it may look at."""
-    now_us = context.clock(connection)
+    now_us = context.begin(connection)
     return plan(connection, chosen, now_us).count(connection, _MOST_COUNTED, _COUNTED_VISITS)
 
 

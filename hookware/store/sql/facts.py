@@ -44,7 +44,7 @@ _SET = select(*SET_COLUMNS, _queues.paused_us, _queues.paused_by).where(_queues.
 
 def detail(connection: Connection, context: Context, task_id: int) -> TaskDetail | None:
     """Give one task in full."""
-    now_us = context.clock(connection)
+    now_us = context.begin(connection)
     rows = read(connection, select(task_table).where(_tasks.id == task_id))
     if not rows:
         return None
@@ -67,7 +67,7 @@ def detail(connection: Connection, context: Context, task_id: int) -> TaskDetail
 
 def gather(connection: Connection, context: Context, task_id: int) -> TaskFacts:
     """Gather what is known of one task."""
-    now_us = context.clock(connection)
+    now_us = context.begin(connection)
     rows = read(connection, select(task_table).where(_tasks.id == task_id))
     if not rows:
         return _of_name(connection, now_us, task_id)

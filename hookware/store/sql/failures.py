@@ -43,7 +43,7 @@ _CRASHED = select(func.count()).select_from(
 
 def of(connection: Connection, context: Context, queue_name: str | None, limit: int) -> Errors:
     """Group them in a transaction of its own."""
-    context.clock(connection)  # for PostgreSQL's limits in time
+    context.begin(connection)  # for PostgreSQL's limits in time
     return look(connection, queue_name, limit)
 
 

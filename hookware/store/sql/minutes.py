@@ -92,7 +92,7 @@ def series(connection: Connection, queue_name: str, until_us: int, step_us: int,
 
 def last(connection: Connection, context: Context, queue_name: str, step: int, count: int) -> list[Minutes]:
     """Put each `step` minutes together of the last `count` times as many, with the one that has begun."""
-    now_us = context.clock(connection)
+    now_us = context.begin(connection)
     until_us = now_us - now_us % MINUTE_US + MINUTE_US
     return series(connection, queue_name, until_us, step * MINUTE_US, count)
 

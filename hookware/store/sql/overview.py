@@ -131,9 +131,9 @@ class _Draft:
     next_us: list[int] = field(default_factory=list)
 
 
-def look(connection: Connection, context: Context) -> Seen:
+def look(connection: Connection, context: Context, now_us: int | None = None) -> Seen:
     """Look at all queues."""
-    now_us = context.clock(connection)
+    now_us = context.begin(connection) if now_us is None else now_us
     states = {row.name: row for row in fetched(connection, _SET.params(most=MOST_QUEUES))}
     ended = last_minutes(connection, now_us)
     drafts = {name: _Draft() for name in [*context.configured, *states, *ended]}

@@ -67,7 +67,7 @@ def known(connection: Connection, context: Context, now_us: int | None = None) -
 
     Alive is who has spoken a short time ago, and is not known to be gone, by the owner.
     """
-    now_us = context.clock(connection) if now_us is None else now_us
+    now_us = context.begin(connection) if now_us is None else now_us
     rows = connection.execute(select(process_table).order_by(_processes.seen_us.desc()).limit(MOST_PROCESSES))
     found = [_to_process(row, now_us, context.is_gone) for row in rows]
     return sorted(found, key=lambda process: not process.is_alive)
