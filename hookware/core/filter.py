@@ -224,7 +224,7 @@ def _span(word: str) -> int:
     found = _SPAN.fullmatch(word) if word.isascii() else None
     if found is None:
         raise ValueError(f"{word[:50]!r} is no span of time: write a number and s, min, h or d")
-    return int(float(found[1]) * _UNITS_US[found[2]])
+    return round(float(found[1]) * _UNITS_US[found[2]])
 
 
 def _write_texts(value: object) -> str:
@@ -253,7 +253,7 @@ def _write_span(value: object) -> str:
     for unit in ("d", "h", "min"):
         if us and us % _UNITS_US[unit] == 0:
             return f"{us // _UNITS_US[unit]}{unit}"
-    return f"{us / 1_000_000:.6f}".rstrip("0").rstrip(".") + "s"
+    return f"{us // 1_000_000}.{us % 1_000_000:06d}".rstrip("0").rstrip(".") + "s"
 
 
 TERMS: Final[Mapping[str, _Term]] = {

@@ -119,7 +119,7 @@ def _no_dispatcher(given: Installation) -> Iterator[Finding]:
     for queue in overview.queues:
         if queue.settings.mode == "push":
             waiting = waiting.plus(queue.waiting)
-    waits = f" {many(waiting, 'task')} {'waits' if waiting == (1, False) else 'wait'}." if waiting.number else ""
+    waits = f" {many(waiting, 'task waits', 'tasks wait')}." if waiting.number else ""
     yield Finding(
         severity="error" if waiting.number else "warning", code="no-dispatcher",
         sentence=no_dispatcher(overview.processes, overview.now_us) + waits,
@@ -145,14 +145,15 @@ def _paused(queue: QueueOverview, now_us: int) -> Finding:
     since = "" if queue.paused_us is None else f" for {span(now_us - queue.paused_us)}"
     return Finding(
         severity="warning", code="paused", queue_name=queue.name,
-        sentence=f"The queue {queue.name} has been paused{by}{since}, and {many(queue.waiting, 'task')} wait in it.",
+        sentence=f"The queue {queue.name} has been paused{by}{since}, and "
+        f"{many(queue.waiting, 'task waits', 'tasks wait')} in it.",
         next_step="Resume it when what it was paused for is over.",
     )  # fmt: skip
 
 
 def _limited(queue: QueueOverview, given: Installation, late_us: int) -> Iterator[Finding]:
     most, since = queue.most_running, given.running_since_us.get(queue.name)
-    wait = f"{many(queue.due, 'due task')} wait, the oldest for {span(late_us)}"
+    wait = f"{many(queue.due, 'due task waits', 'due tasks wait')}, the oldest for {span(late_us)}"
     if most is not None and queue.running.number >= most:
         longest = "" if since is None else f", the oldest for {span(given.overview.now_us - since)}"
         yield Finding(
@@ -181,7 +182,8 @@ def _behind(queue: QueueOverview, given: Installation, late_us: int) -> Iterator
     )
     yield Finding(
         severity="warning" if ended else "error", code="backlog" if ended else "stuck", queue_name=queue.name,
-        sentence=f"The queue {queue.name} falls behind: {many(queue.due, 'due task')} wait, the oldest for "
+        sentence=f"The queue {queue.name} falls behind: "
+        f"{many(queue.due, 'due task waits', 'due tasks wait')}, the oldest for "
         f"{span(late_us)}, and {pace}.{grew}",
         next_step="Start more processes, raise their concurrency=, or ask of one of these tasks why it does not run.",
     )  # fmt: skip
@@ -201,7 +203,8 @@ def _slots(given: Installation) -> Iterator[Finding]:
         oldest = min(queue.oldest_due_us or 0 for queue in late)
         yield Finding(
             severity="warning", code="slots",
-            sentence=f"All slots are busy: {many(len(alive), 'process', 'processes')} run {running} of {most} tasks at "
+            sentence=f"All slots are busy: "
+            f"{many(len(alive), 'process runs', 'processes run')} {running} of {most} tasks at "
             f"once, and due tasks wait, the oldest for {span(overview.now_us - oldest)}.",
             next_step="Start more processes, or raise their concurrency=.",
         )  # fmt: skip

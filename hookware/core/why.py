@@ -243,7 +243,8 @@ def no_dispatcher(processes: Sequence[Process], now_us: int) -> str:
     else:
         text += ", and none has been seen for a day"
     if storing:
-        text += f"; {many(len(storing), 'process', 'processes')} with dispatch off only store them"
+        one, more = "process with dispatch off only stores", "processes with dispatch off only store"
+        text += f"; {many(len(storing), one, more)} them"
     return text + "."
 
 
@@ -260,7 +261,7 @@ def _limits(facts: TaskFacts) -> Iterator[Reason]:
             yield Reason(
                 "rate",
                 f"The rate of its queue {facts.queue_name}, {settings.rate:g} a second, is used up: the next token "
-                f"comes in {span(facts.next_token_us)}{_shared(facts)}.",
+                f"comes in {span(facts.next_token_us)}.",
             )
     if facts.limit_key and facts.key_running >= settings.limit_per_key:
         holder = "" if facts.key_holder is None else f", task {facts.key_holder} is one"
@@ -275,10 +276,6 @@ def _saturated(facts: TaskFacts, most: int) -> str:
     since = facts.running_since_us
     oldest = "" if since is None else f", the oldest for {span(facts.now_us - since)}"
     return f"Its queue {facts.queue_name} is full: {facts.running} of {most} run{oldest}"
-
-
-def _shared(facts: TaskFacts) -> str:
-    return f", and {many(facts.ahead, 'due task')} come before it" if facts.ahead.number else ""
 
 
 def _slowed(facts: TaskFacts) -> Iterator[Reason]:
@@ -298,7 +295,8 @@ def _slots(facts: TaskFacts) -> Iterator[Reason]:
     if alive and running >= most:
         yield Reason(
             "slots",
-            f"All slots are busy: {many(len(alive), 'process', 'processes')} run {running} of {most} tasks at once. "
+            f"All slots are busy: {many(len(alive), 'process runs', 'processes run')} {running} of {most} tasks at "
+            "once. "
             "Start more, or raise their concurrency=.",
         )
 
@@ -306,10 +304,14 @@ def _slots(facts: TaskFacts) -> Iterator[Reason]:
 def _order(facts: TaskFacts) -> Iterator[Reason]:
     if not facts.ahead.number:
         return
-    order = f"{many(facts.ahead, 'due task')} of its queue {facts.queue_name} come before it"
+    order = f"{many(facts.ahead, 'due task')} of its queue {facts.queue_name} {_comes(facts.ahead)} before it"
     if facts.fair_key:
         order += f", and those of other fair keys take turns with its {facts.fair_key}"
     yield Reason("order", f"{order}; it has been due for {span(facts.now_us - facts.eta_us)}.")
+
+
+def _comes(count: Count) -> str:
+    return "comes" if count == (1, False) else "come"
 
 
 def _last_answer(facts: TaskFacts) -> Iterator[Reason]:

@@ -7,7 +7,7 @@ id. A page reads some from each, and puts them together as far as all of them ha
 import heapq
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Select, func, literal, or_, select, tuple_
@@ -171,6 +171,9 @@ def _places(connection: Connection, statement: Any) -> list[Place]:
 
 def plan(connection: Connection, chosen: Filter, now_us: int, *, oldest_first: bool = False) -> Plan:
     """Say how the tasks of a filter are found; `oldest_first`, or in the order in which people read them."""
+    if chosen.states == ("dead",) and chosen.reasons and not (chosen.ids or chosen.names or chosen.queue_names):
+        stretches = tuple(Stretch((DEAD, _tasks.dead_reason == reason), _tasks.ended_us) for reason in chosen.reasons)
+        return Plan(stretches, _rest(replace(chosen, reasons=()), now_us), not oldest_first)
     rest = _rest(chosen, now_us)
     if chosen.ids:
         by_id = Stretch((_tasks.id.in_(chosen.ids),), _tasks.id, is_small=True)
@@ -232,8 +235,6 @@ def _of_state(connection: Connection, chosen: Filter, state: State) -> tuple[Str
     if state is State.LEASED:
         return (Stretch((condition,), _tasks.lease_until_us),)
     time = _tasks.eta_us if state is State.PULL else _tasks.ended_us
-    if state is State.DEAD and chosen.reasons and not chosen.queue_names:
-        return tuple(Stretch((condition, _tasks.dead_reason == reason), time) for reason in chosen.reasons)
     queue_names = chosen.queue_names or names(connection, _tasks.queue_name, condition)
     return tuple(Stretch((condition, _tasks.queue_name == name), time) for name in queue_names)
 

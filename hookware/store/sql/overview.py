@@ -39,7 +39,7 @@ CAP: Final = 10_000
 """Where a count stops at the latest."""
 
 _LEAST_CAP: Final = 100
-_BUDGET: Final = 60_000
+_BUDGET: Final = 40_000
 """How many index entries one overview looks at."""
 
 _RATE_MINUTES: Final = 5

@@ -184,6 +184,7 @@ process_table = Table(
     Column("dispatches", SmallInteger, nullable=False),
     Column("clock_offset_us", BigInteger, nullable=False),
     Column("slowed", Text),
+    Index("ix_hookware_process_seen", "seen_us"),
 )
 """The processes with a Hookware, as each last spoke."""
 
