@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -102,7 +103,7 @@ async def test_several_processes_add_up(world: World) -> None:
     minute_us = world.now_us - world.now_us % MINUTE_US
     for run_us in (5_000, 9_000, 2_000):
         gathered = {("mail", minute_us): sums(run_us), (ALL_QUEUES, minute_us): sums(run_us)}
-        world.outbox.runner.run_blocking(lambda c, g=gathered: minutes.add(c, world.outbox.own_clock, g))
+        world.outbox.runner.run_blocking(partial(minutes.add, clock=world.outbox.own_clock, gathered=gathered))
     (now,) = await world.insight.minutes(queue_name="mail", minute_count=1)
     if not now.completed_count:  # the minute has just passed
         now = (await world.insight.minutes(queue_name="mail", minute_count=2))[0]
@@ -120,7 +121,7 @@ async def test_a_series_has_every_minute_and_puts_steps_together(world: World) -
         one = Sums()
         one.counted(0)
         gathered = {("mail", minute_us - back * MINUTE_US): one}
-        world.outbox.runner.run_blocking(lambda c, g=gathered: minutes.add(c, world.outbox.own_clock, g))
+        world.outbox.runner.run_blocking(partial(minutes.add, clock=world.outbox.own_clock, gathered=gathered))
     series = await world.insight.minutes(queue_name="mail", minute_count=60)
     assert len(series) == 60
     assert [each.begin_us - series[0].begin_us for each in series] == [n * MINUTE_US for n in range(60)]
@@ -138,7 +139,7 @@ async def test_a_series_has_every_minute_and_puts_steps_together(world: World) -
 async def test_minutes_are_kept_for_a_week(world: World) -> None:
     run: Callable[..., object] = world.outbox.runner.run_blocking
     for minute_us in (0, KEPT_US, KEPT_US + MINUTE_US):
-        run(lambda c, at=minute_us: minutes.add(c, world.outbox.own_clock, {("mail", at): Sums()}))
+        run(partial(minutes.add, clock=world.outbox.own_clock, gathered={("mail", minute_us): Sums()}))
     run(lambda c: statements.prune(c, KEPT_US, 0))
     assert world.stage.rows("SELECT minute_us FROM hookware_minute ORDER BY 1") == [KEPT_US, KEPT_US + MINUTE_US]
 

@@ -1,7 +1,9 @@
 """The overview: each number is what a count of everything gives, up to its cap; and the cost is bounded."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,7 +96,6 @@ async def test_one_task_in_full(world: World) -> None:
     assert await world.insight.task(10**15) is None
 
 
-STEPS_PER_ROW = 60
 CONTEXT = Context(lambda _connection: START_US, lambda name: QueueSettings(name=name))
 
 
@@ -121,18 +122,18 @@ def listed(connection: Connection, text: str) -> None:
     choosing.count(connection, CONTEXT, parse(text))
 
 
-READS = {
+FILTERS = (
+    "", "state:dead", "state:due", "state:retrying", "error:none", "queue:none", "state:dead error:no", "name:n9",
+    "state:waiting fair_key:f7", "key:none older:2h", "state:running", "state:dead,due",
+)  # fmt: skip
+READS: dict[str, Callable[[Connection], object]] = {
     "overview": lambda c: overview.look(c, CONTEXT),
     "errors": lambda c: failures.of(c, CONTEXT, None, 20),
     "check": lambda c: checking.check(c, CONTEXT, lambda: START_US),
     "why": lambda c: facts.gather(c, CONTEXT, 13 * 7 - 1),
     "task": lambda c: facts.detail(c, CONTEXT, 7),
-    **{
-        f"list {text}": lambda c, text=text: listed(c, text)
-        for text in ("", "state:dead", "state:due", "state:retrying", "error:none", "queue:none", "state:dead error:no",
-                     "state:waiting fair_key:f7", "name:n9", "key:none older:2h", "state:running", "state:dead,due")
-    },
-}  # fmt: skip
+    **{f"list {text}": partial(listed, text=text) for text in FILTERS},
+}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -18,7 +19,7 @@ from tests.stage import Stage
 
 
 @asynccontextmanager
-async def present(stage: Stage, **options: object) -> AsyncIterator[hookware.Hookware]:
+async def present(stage: Stage, **options: Any) -> AsyncIterator[hookware.Hookware]:
     async with stage.running(**options) as app:
         while not stage.rows("SELECT owner FROM hookware_process"):
             await anyio.lowlevel.checkpoint()
