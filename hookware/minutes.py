@@ -1,8 +1,9 @@
 """Gathers what ends in this process, by queue and minute, and writes it down every ten seconds: nothing per task."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
-from hookware.core.lifecycle import Complete, Die, Release, Retry
+from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.statistics import MINUTE_US, Outcome, Sums
 from hookware.core.task import LeasedTask
 from hookware.env import Env
@@ -13,11 +14,9 @@ from hookware.store.sql.minutes import ALL_QUEUES, Gathered
 
 _SECONDS = 10.0
 _MOST_ROWS = 10_000
-_COMPLETED: Outcome = 0
-_FAILED: Outcome = 1
-_DEAD: Outcome = 2
-_RELEASED: Outcome = 3
-_CRASHED: Outcome = 4
+_RELEASED: Final = 3
+_CRASHED: Final = 4
+_OUTCOMES: Final[Mapping[type[Decision], Outcome]] = {Complete: 0, Retry: 1, Die: 2, Release: _RELEASED}
 
 
 class Minutes:
@@ -50,28 +49,22 @@ class Minutes:
             return
         task, decision = event.task, event.decision
         run_us, begin_us = int(event.duration_seconds * 1e6), task.claimed_us + int(event.waited_seconds * 1e6)
-        sums = self._sums(task, begin_us + run_us)
-        match decision:
-            case Complete():
-                sums.ended(_COMPLETED, run_us, max(0, begin_us - task.eta_us))
-            case Release():
-                sums.counted(_RELEASED)
-            case Retry(crashed=True) | Die(crashed=True):
-                sums.counted(_FAILED if type(decision) is Retry else _DEAD)
-                sums.counted(_CRASHED)
-            case Retry():
-                sums.ended(_FAILED, run_us, max(0, begin_us - task.eta_us))
-            case Die():
-                sums.ended(_DEAD, run_us, max(0, begin_us - task.eta_us))
+        ended_us = begin_us + run_us
+        sums = self._gathered.get((task.queue_name, ended_us - ended_us % MINUTE_US)) or self._sums(task, ended_us)
+        outcome = _OUTCOMES[type(decision)]
+        if outcome == _RELEASED:
+            sums.counted(outcome)
+        elif isinstance(decision, Retry | Die) and decision.crashed:
+            sums.counted(outcome)
+            sums.counted(_CRASHED)
+        else:
+            sums.ended(outcome, run_us, max(0, begin_us - task.eta_us))
 
     def _sums(self, task: LeasedTask, ended_us: int) -> Sums:
-        key = (task.queue_name, ended_us - ended_us % MINUTE_US)
-        sums = self._gathered.get(key)
-        if sums is None:
-            sums = Sums()
-            if len(self._gathered) < _MOST_ROWS:  # else it is not counted: so many can hardly ever be written
-                self._gathered[key] = sums
-            self._flushing.owe()
+        sums = Sums()
+        if len(self._gathered) < _MOST_ROWS:  # else it is not counted: so many can hardly ever be written
+            self._gathered[task.queue_name, ended_us - ended_us % MINUTE_US] = sums
+        self._flushing.owe()
         return sums
 
     async def _flush(self) -> None:

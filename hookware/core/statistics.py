@@ -28,6 +28,7 @@ MAXIMA: Final = frozenset(name for name in FIELDS if name.endswith("most_us"))
 Outcome = Literal[0, 1, 2, 3, 4]
 _RUN: Final = len(COUNTS)
 _WAIT: Final = _RUN + 2 + BUCKET_COUNT
+_RUN_MOST, _RUN_BUCKETS, _WAIT_MOST, _WAIT_BUCKETS = _RUN + 1, _RUN + 2, _WAIT + 1, _WAIT + 2
 _IS_MAXIMUM: Final = tuple(name in MAXIMA for name in FIELDS)
 
 
@@ -43,10 +44,12 @@ class Sums:
         """Count an attempt that ran: by its place in `COUNTS`, how long it ran, and how late it had begun."""
         numbers = self.numbers
         numbers[outcome] += 1
-        for at, us in ((_RUN, run_us), (_WAIT, wait_us)):
-            numbers[at] += us
-            numbers[at + 1] = max(numbers[at + 1], us)
-            numbers[at + 2 + bisect_left(BOUNDS_US, us)] += 1
+        numbers[_RUN] += run_us
+        numbers[_RUN_MOST] = max(numbers[_RUN_MOST], run_us)
+        numbers[_RUN_BUCKETS + bisect_left(BOUNDS_US, run_us)] += 1
+        numbers[_WAIT] += wait_us
+        numbers[_WAIT_MOST] = max(numbers[_WAIT_MOST], wait_us)
+        numbers[_WAIT_BUCKETS + bisect_left(BOUNDS_US, wait_us)] += 1
 
     def counted(self, outcome: Outcome) -> None:
         """Count one of which no times are known."""
