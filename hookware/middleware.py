@@ -180,8 +180,7 @@ class Hookware:
             return
         self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
         self._outbox.functions = self._functions
-        self._foreground = Foreground(self._env, self.config)
-        self._insight = Insight(self._outbox)
+        self._foreground, self._insight = Foreground(self._env, self.config), Insight(self._outbox)
         wake_on_commit(self._outbox)
 
     def _outbox_on(

@@ -9,7 +9,8 @@ from hookware.core.lifecycle import State
 from hookware.core.overview import Process
 from hookware.core.queue import QueueSettings
 from hookware.core.retry import RetryOptions
-from hookware.core.why import TaskFacts, why
+from hookware.core.task_facts import TaskFacts
+from hookware.core.why import why
 
 NOW = 1_700_000_000_000_000
 S = 1_000_000

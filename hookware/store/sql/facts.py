@@ -1,6 +1,7 @@
 """What is known of one task and of what could hold it back: one short transaction, each part at a bounded cost."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import BigInteger, Connection, Integer, bindparam, func, select
@@ -10,7 +11,8 @@ from hookware.core.amounts import NONE, Count, counted
 from hookware.core.lifecycle import State
 from hookware.core.queue import MAX_PRIORITY, Lane, QueueSettings, lane_of
 from hookware.core.rate_limit import full, ready_us
-from hookware.core.why import TaskFacts
+from hookware.core.task_facts import TaskFacts
+from hookware.store.base import TaskInfo
 from hookware.store.sql import dedup, overview, processes
 from hookware.store.sql.asking import Context
 from hookware.store.sql.damage import fetched
@@ -77,9 +79,31 @@ def gather(connection: Connection, context: Context, task_id: int) -> TaskFacts:
     runs = overview.running(connection, now_us).get(info.queue_name, NOTHING_RUNS)
     holder, until_us = _holder(connection, row, now_us)
     key_ids = _of_key(connection, info.queue_name, info.limit_key, now_us)
-    return TaskFacts(
+    return replace(
+        _of_row(row, info),
         now_us=now_us,
-        task_id=task_id,
+        retry=shown_retry(row) or settings.retry,
+        name_holder=holder,
+        name_until_us=until_us,
+        settings=settings,
+        paused=state.paused,
+        paused_us=since[0],
+        paused_by=since[1],
+        running=runs.number,
+        running_since_us=runs.since_us,
+        next_token_us=_next_token_us(settings, state, now_us),
+        key_running=len(key_ids),
+        key_holder=key_ids[0] if key_ids else None,
+        twin_id=_twin(connection, info.queue_name, info.dedup_key, task_id) if info.state is State.PENDING else None,
+        ahead=_ahead(connection, row, now_us) if info.state is State.PENDING else NONE,
+        processes=processes.known(connection, context, now_us),
+    )
+
+
+def _of_row(row: Row, info: TaskInfo) -> TaskFacts:
+    return TaskFacts(
+        now_us=0,
+        task_id=info.id,
         state=info.state,
         name=info.name,
         queue_name=info.queue_name,
@@ -96,24 +120,9 @@ def gather(connection: Connection, context: Context, task_id: int) -> TaskFacts:
         last_error=info.last_error,
         dead_reason=info.dead_reason,
         owner=info.owner,
-        retry=shown_retry(row) or settings.retry,
         fair_key=info.fair_key,
         limit_key=info.limit_key,
         dedup_key=info.dedup_key,
-        name_holder=holder,
-        name_until_us=until_us,
-        settings=settings,
-        paused=state.paused,
-        paused_us=since[0],
-        paused_by=since[1],
-        running=runs.number,
-        running_since_us=runs.since_us,
-        next_token_us=_next_token_us(settings, state, now_us),
-        key_running=len(key_ids),
-        key_holder=key_ids[0] if key_ids else None,
-        twin_id=_twin(connection, info.queue_name, info.dedup_key, task_id) if info.state is State.PENDING else None,
-        ahead=_ahead(connection, row, now_us) if info.state is State.PENDING else NONE,
-        processes=processes.known(connection, context, now_us),
     )
 
 
