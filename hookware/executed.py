@@ -20,11 +20,6 @@ class Executed:
         env: for the pauses.
         events: tell of attempts, and are told of failures.
         health: told when the counts cannot be written.
-
-    Attributes:
-        run: writes the counts down until `stop`.
-        stop: ends that; what is counted meanwhile is written down by `close`.
-        close: writes down what is left.
     """
 
     def __init__(
@@ -33,8 +28,19 @@ class Executed:
         self._write = write
         self._counts: dict[str, Ended] = {}
         self._flushing = Flushing("executed", _SECONDS, self._flush, env=env, events=events, health=health)
-        self.run, self.stop, self.close = self._flushing.run, self._flushing.stop, self._flushing.close
         events.subscribe(self._note)
+
+    async def run(self) -> None:
+        """Write the counts down until `stop()`."""
+        await self._flushing.run()
+
+    def stop(self) -> None:
+        """End; what is counted meanwhile is written down by `close()`."""
+        self._flushing.stop()
+
+    async def close(self) -> None:
+        """Write down what is left."""
+        await self._flushing.close()
 
     def _note(self, event: Event) -> None:
         match event:

@@ -29,19 +29,25 @@ class Minutes:
         env: for the pauses.
         events: tell of attempts, and are told of failures.
         health: told when the numbers cannot be written.
-
-    Attributes:
-        run: writes the numbers down until `stop`.
-        stop: ends that; what is gathered meanwhile is written down by `close`.
-        close: writes down what is left.
     """
 
     def __init__(self, write: Callable[[Gathered], Awaitable[None]], env: Env, events: Events, health: Health) -> None:
         self._write = write
         self._gathered: dict[tuple[str, int], Sums] = {}
         self._flushing = Flushing("minutes", _SECONDS, self._flush, env=env, events=events, health=health)
-        self.run, self.stop, self.close = self._flushing.run, self._flushing.stop, self._flushing.close
         events.subscribe(self.note)
+
+    async def run(self) -> None:
+        """Write the numbers down until `stop()`."""
+        await self._flushing.run()
+
+    def stop(self) -> None:
+        """End; what is gathered meanwhile is written down by `close()`."""
+        self._flushing.stop()
+
+    async def close(self) -> None:
+        """Write down what is left."""
+        await self._flushing.close()
 
     def note(self, event: Event) -> None:
         """Take an event; one dictionary is looked into for an attempt that ended, and a few numbers are raised."""

@@ -26,7 +26,7 @@ from tests.stage import AT_ONCE, Stage
 def settled(decision: Decision, *, seconds: float = 0.0, waited: float = 0.0) -> AttemptSettled:
     claimed_us = MINUTE_US
     task = replace(leased_task(), queue_name="mail", eta_us=claimed_us - 2_000_000, claimed_us=claimed_us)
-    return AttemptSettled(task, decision, True, seconds, waited)
+    return AttemptSettled(task, decision, True, seconds, waited_seconds=waited)
 
 
 class Paper:
