@@ -23,6 +23,7 @@ class World:
         self.hookware: Hookware = stage.make(dispatch=False, **options)
         self.insight = self.hookware.insight
         self.outbox = self.hookware._outbox
+        self.outbox.running = False  # no task of another test is to find it
         self.outbox.prepare_blocking()
         self.now_us: int = self.outbox.runner.run_blocking(self.outbox.own_clock)
 
