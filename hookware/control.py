@@ -242,7 +242,7 @@ class Control(Named):
 
     def _set_paused(self, paused: bool) -> Operation[None]:
         return Operation(
-            statement=lambda connection, _moment: queues.set_paused(connection, self._name, paused),
+            statement=lambda connection, moment: queues.set_paused(connection, self._name, paused, moment.now_us),
             queue_name=self._name, wakes=not paused,
         )  # fmt: skip
 

@@ -144,6 +144,16 @@ class Dispatcher:
         next_due_us = await self._store.next_due()
         return next_due_us != 0 and self._claims_begun == begun
 
+    @property
+    def running_count(self) -> int:
+        """How many tasks hold a slot here."""
+        return len(self._attempts)
+
+    @property
+    def slowed(self) -> dict[str, float]:
+        """The queues that are left alone because their handlers answered 503, each for how many seconds more."""
+        return self._slowdown.seconds()
+
     async def _supervised(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         await supervise(name, body, env=self._env, events=self._events, health=self.health)
 
@@ -274,22 +284,24 @@ class Dispatcher:
             self._end(attempt)
             return
         attempt.settling = True
-        seconds = self._env.monotonic() - (attempt.began_at or attempt.claimed_at)
+        began_at = attempt.began_at or attempt.claimed_at
+        seconds, waited = self._env.monotonic() - began_at, began_at - attempt.claimed_at
         self._slowdown.note(attempt.task.queue_name, outcome)
         decision = self._decide(attempt, outcome)
-        settled = partial(self._settled, attempt, decision, seconds)
+        settled = partial(self._settled, attempt, decision, seconds, waited)
         if isinstance(outcome, Succeeded) and outcome.completed:
             settled(Answer.ACCEPTED)
         else:
             self._settler.settle(Settlement(attempt.lease, decision), lambda: not attempt.lost, settled)
 
-    def _settled(self, attempt: Attempt, decision: Decision, seconds: float, answer: Answer) -> None:
+    def _settled(self, attempt: Attempt, decision: Decision, seconds: float, waited: float, answer: Answer) -> None:
         try:
             if answer is not Answer.GIVEN_UP:
                 if answer is not Answer.REFUSED and isinstance(decision, Retry | Release):
                     self._due_at = min(self._due_at, self._env.monotonic() + decision.delay_us / 1e6)
                 accepted = None if answer is Answer.UNKNOWN else answer is Answer.ACCEPTED
-                self._events.emit(AttemptSettled(attempt.task, decision, accepted, seconds, attempt.began_at > 0))
+                begun = attempt.began_at > 0
+                self._events.emit(AttemptSettled(attempt.task, decision, accepted, seconds, begun, waited))
             elif not attempt.lost:
                 label, fields = attempt.task.label, fields_of(attempt.task)
                 _logger.error("task %s: its result could not be stored; it will run again", label, extra=fields)

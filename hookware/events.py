@@ -29,6 +29,7 @@ class AttemptSettled:
     `accepted` False: the task had been cancelled, deleted or given to a newer attempt, and this one's result was
     refused. None: the database broke off while it was stored, so that either it was, or a newer attempt has the task.
     `was_begun` False: its handler was not called here; the task is given back as it was, or its process has died.
+    `waited_seconds`: how long after the claim the attempt began.
     """
 
     task: LeasedTask
@@ -36,6 +37,7 @@ class AttemptSettled:
     accepted: bool | None
     duration_seconds: float
     was_begun: bool = True
+    waited_seconds: float = 0.0
 
     @property
     def outcome(self) -> str:

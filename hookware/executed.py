@@ -1,16 +1,13 @@
 """Counts the attempts that end in this process, and writes the counts down about once a second: nothing per task."""
 
-import math
 from collections.abc import Awaitable, Callable, Mapping
 
-import anyio
-
 from hookware.core.lifecycle import Complete, Die, Retry
-from hookware.env import Env, Wake
+from hookware.env import Env
 from hookware.events import AttemptSettled, Event, Events
+from hookware.flushing import Flushing
 from hookware.health import Health
 from hookware.store.sql.executed import Ended
-from hookware.supervisor import supervise
 
 _SECONDS = 1.0
 
@@ -28,27 +25,22 @@ class Executed:
     def __init__(
         self, write: Callable[[Mapping[str, Ended]], Awaitable[None]], env: Env, events: Events, health: Health
     ) -> None:
-        self._write, self._env, self._events, self._health = write, env, events, health
+        self._write = write
         self._counts: dict[str, Ended] = {}
-        self._wake = Wake()
-        self._scope = anyio.CancelScope()
+        self._flushing = Flushing("executed", _SECONDS, self._flush, env=env, events=events, health=health)
         events.subscribe(self._note)
 
     async def run(self) -> None:
         """Write the counts down until `stop()`."""
-        with self._scope:
-            await supervise("executed", self._write_forever, env=self._env, events=self._events, health=self._health)
+        await self._flushing.run()
 
     def stop(self) -> None:
         """End; what is counted meanwhile is written down by `close()`."""
-        self._scope.cancel()
+        self._flushing.stop()
 
     async def close(self) -> None:
         """Write down what is left."""
-        try:
-            await self._flush()
-        except Exception as error:  # noqa: BLE001 - whatever a database can raise; they are only counts
-            self._health.failed("executed", error)
+        await self._flushing.close()
 
     def _note(self, event: Event) -> None:
         match event:
@@ -63,14 +55,7 @@ class Executed:
 
     def _count(self, queue_name: str, ended: Ended) -> None:
         self._counts[queue_name] = self._counts.get(queue_name, Ended()).plus(ended)
-        self._wake.notify()
-
-    async def _write_forever(self) -> None:
-        while True:
-            await self._wake.wait(math.inf)
-            await self._env.sleep(_SECONDS)
-            await self._flush()
-            self._health.worked("executed")
+        self._flushing.owe()
 
     async def _flush(self) -> None:
         counts, self._counts = self._counts, {}

@@ -28,6 +28,7 @@ from hookware.exchange import serve_delivery, serve_request
 from hookware.foreground import Foreground
 from hookware.functions import Functions
 from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_router
+from hookware.insight import Insight
 from hookware.lifespan import Lifespan, built_in_a_call, fail_startup
 from hookware.log import log_of
 from hookware.observer import Observer
@@ -179,7 +180,7 @@ class Hookware:
             return
         self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
         self._outbox.functions = self._functions
-        self._foreground = Foreground(self._env, self.config)
+        self._foreground, self._insight = Foreground(self._env, self.config), Insight(self._outbox)
         wake_on_commit(self._outbox)
 
     def _outbox_on(
@@ -208,6 +209,11 @@ class Hookware:
     def inspector(self) -> Inspector:
         """Look at stored tasks, run dead ones again, delete them."""
         return self._outbox.store
+
+    @property
+    def insight(self) -> Insight:
+        """Ask how the installation is, why a task does not run, and what is wrong; act on many tasks."""
+        return self._insight
 
     @property
     def cron(self) -> Cron:

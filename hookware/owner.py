@@ -30,6 +30,15 @@ def current_owner(env: Env) -> str:
     return _SEPARATOR.join(_this_process(env.new_token()))
 
 
+def place_of(owner: str) -> tuple[str, int]:
+    """Give the host and the process id that an owner names; "" and 0 where it names none."""
+    parts = owner.split(_SEPARATOR)
+    if len(parts) != len(_Owner._fields):
+        return "", 0
+    named = _Owner(*parts)
+    return named.host, int(named.pid) if named.pid.isdecimal() else 0
+
+
 def is_dead(owner: str) -> bool:
     """Say whether the process that an owner names is known to be gone; False whenever that cannot be known."""
     parts = owner.split(_SEPARATOR)

@@ -18,11 +18,14 @@ from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.listener import Listener
+from hookware.minutes import Minutes
 from hookware.notifier import Notifier
 from hookware.owner import current_owner
+from hookware.presence import Doing, Presence
 from hookware.progress import ProgressLog
 from hookware.reaper import Reaper
 from hookware.scheduler import Planned, Scheduler
+from hookware.store.sql import minutes
 from hookware.store.sql.outbox import Outbox
 from hookware.supervisor import supervise
 from hookware.tracing import Tracing
@@ -38,6 +41,7 @@ class Storing:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._notifier = Notifier(outbox.notices, outbox.env)
+        self._presence = Presence(outbox, current_owner(outbox.env), Health(outbox.env))
 
     async def start(self, loops: TaskGroup) -> None:
         """Tell others of tasks from now on."""
@@ -45,14 +49,16 @@ class Storing:
         self._outbox.vitals.begin(list)
         if self._outbox.notices is not None:
             loops.start_soon(self._outbox.vitals.watch, "notifier", self._notifier.run)
+        loops.start_soon(self._outbox.vitals.watch, "presence", self._presence.run)
 
     async def stop(self) -> None:
         """Go on: tasks may still be committed."""
         self._outbox.vitals.stop()
+        self._presence.stop()
 
     async def close(self) -> None:
         """Tell others of what they have not heard of yet."""
-        await _close(self._outbox, self._notifier.close)
+        await _close(self._outbox, self._notifier.close, self._presence.close)
 
 
 class Processing:
@@ -69,6 +75,7 @@ class Processing:
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
         self._outbox, self._heartbeat = outbox, heartbeat
+        owner = current_owner(env)
         self._call: Begin = partial(begin, target, env=env, config=config)
         self._notifier = Notifier(outbox.notices, env, health)
         foreground = foreground or Foreground(env, config)
@@ -81,7 +88,7 @@ class Processing:
             env=env,
             config=config,
             events=events,
-            owner=current_owner(env),
+            owner=owner,
             hurry=outbox.runner.hurry,
             foreground=foreground,
             health=health,
@@ -93,6 +100,8 @@ class Processing:
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
         self._scheduler, self._has_plans = Scheduler(outbox, plans, health), bool(plans)
         self._executed = Executed(outbox.note_executed, env, events, health)
+        self._minutes = Minutes(self._add_minutes, env, events, health)
+        self._presence = Presence(outbox, owner, health, self._doing)
         self._stopped = False
         self._listener: Listener | None = None
         if outbox.notices is not None and outbox.listens:
@@ -117,6 +126,8 @@ class Processing:
             yield "scheduler", self._scheduler.run
         yield "progress", self._progress.run
         yield "executed", self._executed.run
+        yield "minutes", self._minutes.run
+        yield "presence", self._presence.run
         if self._listener is not None:
             yield "listener", self._listener.run
 
@@ -138,7 +149,8 @@ class Processing:
         finally:
             self._progress.stop()
             self._outbox.runner.relax()
-            self._executed.stop()
+            for each in (self._executed, self._minutes, self._presence):
+                each.stop()
             self._notifier.notify()  # of what was given back
 
     def cut_short(self) -> None:
@@ -154,7 +166,14 @@ class Processing:
 
     async def close(self) -> None:
         """Tell others of what was given back, or committed since, and write down what was counted."""
-        await _close(self._outbox, self._notifier.close, self._executed.close)
+        last = (self._executed.close, self._minutes.close, self._presence.close)
+        await _close(self._outbox, self._notifier.close, *last)
+
+    async def _add_minutes(self, gathered: minutes.Gathered) -> None:
+        await self._outbox.runner.run(partial(minutes.add, clock=self._outbox.own_clock, gathered=gathered))
+
+    def _doing(self) -> Doing:
+        return Doing(self._dispatcher.running_count, self._dispatcher.slowed)
 
     def _deliver(self, delivery: Delivery, alarms: Alarms, on_ended: Callable[[Call], None]) -> Call | Failed:
         if not self._rests(delivery):

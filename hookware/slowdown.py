@@ -32,6 +32,11 @@ class Slowdown:
         now = self._env.monotonic()
         return frozenset(name for name, until in self._until.items() if now < until)
 
+    def seconds(self) -> dict[str, float]:
+        """The queues to leave out now, each for how many seconds more."""
+        now = self._env.monotonic()
+        return {name: until - now for name, until in self._until.items() if now < until}
+
     def remaining(self) -> float:
         """Seconds until the first of them is open again; infinite if there is none."""
         now = self._env.monotonic()

@@ -49,6 +49,8 @@ class QueueSettings:
         return self.rate is not None or self.max_concurrent_requests is not None
 
 
+DEFAULT_SETTINGS: Final = QueueSettings()
+
 CRON_SETTINGS: Final = QueueSettings(
     name=CRON_QUEUE, retry=RetryOptions(task_retry_limit=0), dead_retention_seconds=7 * 86_400.0
 )

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, false, func, select
 
-from hookware.core.dedup import Waiting, survivors
+from hookware.core.dedup import Waiting, survivor, survivors
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask, NewTask
 from hookware.store.base import LATEST_US
@@ -56,6 +56,15 @@ def is_waiting(connection: Connection, queue_name: str, dedup_key: str) -> bool:
     """Say whether a task with this key waits, as far as the transaction can see."""
     given = {"queue": queue_name, "dedup": dedup_key}
     return connection.execute(_WAITING.limit(1), given).first() is not None
+
+
+def kept(connection: Connection, queue_name: str, dedup_key: str) -> int | None:
+    """Give the one that runs of the waiting tasks with this key, whatever their names; None: none is known."""
+    given = {"queue": queue_name, "dedup": dedup_key}
+    found = connection.execute(_WAITING.limit(_MOST_AT_ONCE), given).all()
+    if not found or len(found) == _MOST_AT_ONCE:
+        return None
+    return survivor([Waiting(row.id, "replace" if row.replaces else "skip") for row in found])
 
 
 def sort_out(

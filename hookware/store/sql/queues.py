@@ -40,6 +40,8 @@ _FILL = _FILL.values(
     tokens=bindparam("now_tokens", type_=BigInteger()), refilled_us=bindparam("at_us", type_=BigInteger())
 )
 
+_SINCE: Final = ("paused_us", "paused_by")
+_MOST_BY: Final = 200
 _logger = log_of()
 
 
@@ -108,10 +110,13 @@ def store_buckets(connection: Connection, buckets: Mapping[str, Bucket]) -> None
         connection.execute(_FILL, rows)
 
 
-def set_paused(connection: Connection, name: str, paused: bool) -> None:
-    """Let a queue wait, or go on."""
+def set_paused(connection: Connection, name: str, paused: bool, now_us: int, by: str | None = None) -> None:
+    """Let a queue wait, or go on; of one that waits already, since when and because of whom stays as it is."""
     make_rows(connection, [name])
-    connection.execute(update(queue_table).where(_queues.name == name).values(paused=int(paused)))
+    changed = update(queue_table).where(_queues.name == name, _queues.paused != int(paused))
+    who = None if by is None else by[:_MOST_BY]
+    since: dict[str, object] = {"paused_us": now_us, "paused_by": who} if paused else dict.fromkeys(_SINCE)
+    connection.execute(changed.values(paused=int(paused), **since))
 
 
 def set_overrides(connection: Connection, name: str, overrides: Mapping[str, object]) -> None:

@@ -179,6 +179,14 @@ def to_info(row: RowMapping | Mapping[str, object]) -> TaskInfo:
     )
 
 
+def shown_retry(row: RowMapping | Mapping[str, object]) -> RetryOptions | None:
+    """Give a task's own retry options; None where it has none, or none that can be read."""
+    try:
+        return _retry(row["retry_options"])
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
 def _shown(value: object) -> str | None:
     return value if isinstance(value, str) else None
 

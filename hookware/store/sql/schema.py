@@ -6,9 +6,18 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 from hookware.errors import ConfigurationError
 from hookware.log import log_of
 from hookware.store.sql.postgresql import lock_tables
-from hookware.store.sql.tables import cron_table, executed_table, metadata, name_table, queue_table, task_table
+from hookware.store.sql.tables import (
+    cron_table,
+    executed_table,
+    metadata,
+    minute_table,
+    name_table,
+    process_table,
+    queue_table,
+    task_table,
+)
 
-TABLES = [task_table, name_table, queue_table, executed_table, cron_table]
+TABLES = [task_table, name_table, queue_table, executed_table, cron_table, minute_table, process_table]
 
 _logger = log_of()
 
@@ -51,6 +60,19 @@ def check_tables(connection: Connection) -> None:
             "(alembic revision --autogenerate), or create them by hand as hookware/store/sql/tables.py has them",
             ", ".join(missing),
         )
+
+
+def troubles(connection: Connection) -> tuple[list[str], list[str]]:
+    """Say what is missing, without raising: tables and columns, with which nothing works; and indexes."""
+    inspector = inspect(connection)
+    there = [each for each in TABLES if inspector.has_table(each.name, connection.schema_for_object(each))]
+    broken = [f"The database has no table {each.name}." for each in TABLES if each not in there]
+    for table in there:
+        found = {column["name"] for column in inspector.get_columns(table.name, connection.schema_for_object(table))}
+        if missing := [name for name in table.columns.keys() if name not in found]:  # noqa: SIM118 - in the table's order
+            broken.append(f"The table {table.name} has no column {', '.join(missing)}.")
+    slow = [name for table in there for name in _missing_indexes(table, inspector, connection)]
+    return broken, slow
 
 
 def _check_columns(table: Table, found: list[ReflectedColumn]) -> None:

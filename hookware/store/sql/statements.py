@@ -26,7 +26,7 @@ from hookware.core.lifecycle import CANCELLED, State
 from hookware.core.retention import NO_RETENTION, Retention
 from hookware.core.task import PULL, Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
-from hookware.store.sql import dedup, executed, names
+from hookware.store.sql import dedup, executed, minutes, names, processes
 from hookware.store.sql.damage import DamageError, fetched
 from hookware.store.sql.read import COMPLETED, DEAD, LEASED, chunks, drops, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_rows
@@ -193,7 +193,8 @@ def _prune_names_and_duplicates(connection: Connection, now_us: int, tombstone_u
     ids = [row.id for row in _locked(connection, old.order_by(_columns.ended_us))]
     for some in chunks(ids):
         connection.execute(delete(task_table).where(_columns.id.in_(some)))
-    return len(keys) + len(ids) + executed.prune(connection, now_us)
+    old_statistics = executed.prune(connection, now_us) + minutes.prune(connection, now_us)
+    return len(keys) + len(ids) + old_statistics + processes.prune(connection, now_us)
 
 
 def _locked(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
@@ -230,10 +231,17 @@ def run_some_again(
     wanted = dead.where(_columns.dead_reason.not_in(NOT_GIVEN_UP) if reason is None else _columns.dead_reason == reason)
     wanted = wanted.order_by(_columns.ended_us, _columns.id).limit(limit).with_for_update(skip_locked=True)
     ids = connection.execute(wanted).scalars().all()
+    run_all_again(connection, ids, now_us)
+    return len(ids)
+
+
+def run_all_again(connection: Connection, ids: Sequence[int], now_us: int) -> int:
+    """Do so with the tasks of these ids that are dead; how many."""
+    count = 0
     for some in chunks(ids):
         again = update(task_table).where(_columns.id.in_(some), keyed(State.DEAD))
-        connection.execute(again.values(eta_us=now_us, **_AS_NEW))
-    return len(ids)
+        count += connection.execute(again.values(eta_us=now_us, **_AS_NEW)).rowcount
+    return count
 
 
 def cancel(connection: Connection, task_id: int, now_us: int, tombstone_us: int, retention: Retention) -> bool:

@@ -150,7 +150,7 @@ class SQLStore:
 
     async def set_paused(self, queue_name: str, paused: bool) -> None:
         """Let a queue wait, or go on."""
-        await self._runner.run(lambda c: set_paused(c, queue_name, paused))
+        await self._runner.run(lambda c: set_paused(c, queue_name, paused, self._clock(c)))
 
     async def set_overrides(self, queue_name: str, overrides: Mapping[str, object]) -> None:
         """Put settings in the place of the configured ones."""

@@ -25,6 +25,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import SQLModel
 
 from hookware.core.lifecycle import State
+from hookware.core.statistics import FIELDS
 from hookware.store.sql.times import DatabaseTime
 
 metadata = SQLModel.metadata
@@ -142,6 +143,8 @@ queue_table = Table(
     Column("overrides", Text),
     Column("tokens", BigInteger),
     Column("refilled_us", BigInteger),
+    Column("paused_us", BigInteger),
+    Column("paused_by", String(200)),
 )
 """What is set of a queue at run time, and its bucket; queues that have nothing of it have no row."""
 
@@ -156,6 +159,34 @@ executed_table = Table(
     Index("ix_hookware_executed_slot", "slot_us"),
 )
 """How many attempts ended how, by queue and ten seconds."""
+
+minute_table = Table(
+    "hookware_minute",
+    metadata,
+    Column("queue_name", String(100), primary_key=True),
+    Column("minute_us", BigInteger, primary_key=True),
+    *(Column(name, BigInteger if name.endswith("_us") else Integer, nullable=False) for name in FIELDS),
+    Index("ix_hookware_minute_time", "minute_us"),
+)
+"""What ended in each minute: sums, maxima and histograms."""
+
+process_table = Table(
+    "hookware_process",
+    metadata,
+    Column("owner", String(200), primary_key=True),
+    Column("host", String(64), nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("version", String(50), nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("running_count", Integer, nullable=False),
+    Column("dispatches", SmallInteger, nullable=False),
+    Column("clock_offset_us", BigInteger, nullable=False),
+    Column("slowed", Text),
+    Index("ix_hookware_process_seen", "seen_us"),
+)
+"""The processes with a Hookware, as each last spoke."""
 
 cron_table = Table(
     "hookware_cron",
