@@ -35,7 +35,15 @@ class Ticker(Protocol):
 
 
 class Env:
-    """The real world. Subclass it to give a test or a simulation its own."""
+    """The real world. Subclass it to give a test or a simulation its own.
+
+    Attributes:
+        ahead_us: how far `now_us` is ahead of this host's clock, and with it the database's time: a test moves it.
+        at_failpoint: called with the name of each failpoint that is passed.
+    """
+
+    ahead_us = 0
+    at_failpoint: Callable[[str], None] | None = None
 
     def __init__(self) -> None:
         self._id_ms = 0
@@ -43,7 +51,7 @@ class Env:
 
     def now_us(self) -> int:
         """Microseconds since the epoch by this host's clock."""
-        return time.time_ns() // 1000
+        return time.time_ns() // 1000 + self.ahead_us
 
     def monotonic(self) -> float:
         """Seconds by a clock that never steps."""
@@ -74,6 +82,8 @@ class Env:
 
     def fp(self, name: str) -> None:
         """Pass the failpoint `name`. Nothing happens in production; a test may raise, wait or kill here."""
+        if self.at_failpoint is not None:
+            self.at_failpoint(name)
 
     def every(self, seconds: float, step: Callable[[], None], *, name: str) -> Ticker:
         """Repeat `step` every `seconds` in a thread of its own, whatever it raises."""
