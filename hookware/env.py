@@ -125,6 +125,33 @@ def new_nonce(byte_count: int) -> bytes:
     return secrets.token_bytes(byte_count)
 
 
+def time_of_id(task_id: int) -> int:
+    """Give the time at which `Env.new_id` gave an id, to the millisecond: microseconds since the epoch."""
+    return ((task_id >> 22) + _ID_EPOCH_MS) * 1000
+
+
+def runs_here(token: EventLoopToken) -> bool:
+    """Say whether this code runs on that event loop's own thread, in the loop."""
+    return in_event_loop() and current_token().native_token is token.native_token
+
+
+def is_running(token: EventLoopToken) -> bool:
+    """Say whether an event loop runs just now: asyncio's may stand still between two of the things that it runs."""
+    native_says = getattr(token.native_token, "is_running", None)
+    return native_says is None or bool(native_says())
+
+
+def call_soon(token: EventLoopToken, function: Callable[[], object]) -> None:
+    """Call a function on an event loop's thread, from any thread and without waiting.
+
+    Raises:
+        RuntimeError: the loop has ended.
+    """
+    native = token.native_token
+    soon = getattr(native, "call_soon_threadsafe", None) or getattr(native, "run_sync_soon")  # noqa: B009 - typed as object
+    soon(function)
+
+
 def in_event_loop() -> bool:
     """Say whether this code runs on an event loop's own thread, which it must not block."""
     try:
@@ -208,10 +235,8 @@ class Wake:
         token = self._token
         if token is None:
             return
-        native = token.native_token
-        call_soon = getattr(native, "call_soon_threadsafe", None) or getattr(native, "run_sync_soon")  # noqa: B009 - typed as object
         try:
-            call_soon(self._set)
+            call_soon(token, self._set)
         except RuntimeError:  # the loop has ended: nobody waits any more
             self._token = None
 

@@ -81,6 +81,11 @@ class Loops:
             await self._end()
             await self._begin(self._group)
 
+    def change_soon(self) -> None:
+        """Do so soon, on the loops' own thread."""
+        if self._group is not None:
+            self._group.start_soon(self.change)
+
     async def stop(self) -> None:
         """End them; nothing runs when this returns."""
         if self.processing is not None:

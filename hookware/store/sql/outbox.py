@@ -71,6 +71,7 @@ class Outbox:
     functions: object | None = None
     tracing: Tracing | None = None
     under_way_count = 0
+    within: Engine | None = None
 
     def __init__(
         self,
@@ -94,8 +95,7 @@ class Outbox:
         else:
             postgresql.note_idle(self.sync_engine, env)
         self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
-        self.runner: Runner = own_runner(self.engine, env, self.write_lock)
-        self._own_runner = self.runner
+        self._own_runner = self.runner = own_runner(self.engine, env, self.write_lock)
         in_sqlite = self.write_lock is not None
         self.clock: Clock = self._own_time if in_sqlite else ahead_with(env, postgresql_time)
         self.own_clock: Clock = self._own_time if in_sqlite else ahead_with(env, self._limiting_time)
@@ -113,7 +113,6 @@ class Outbox:
         self.keeps_snapshots = self.seen = self._prepared = False
         self.running: bool | None = None
         self.growth = Growth()
-        self.within: Engine | None = None
         self.cron_entries: Callable[[], Sequence[CronEntry]] = list
         self.vitals = Vitals(Asking(self._ask_for_life, env, good_for_seconds=_SIGN_OF_LIFE_SECONDS))
         self._said: set[str] = set()
@@ -217,7 +216,7 @@ class Outbox:
             ConfigurationError: the database cannot be used like this; the message says what to change.
         """
         async with self._preparing:
-            if self._prepared:
+            if self._prepared or self.within is not None:  # a test has prepared it, before its transaction
                 return
             try:
                 await self.store.prepare(self.config.create_tables)
@@ -227,6 +226,11 @@ class Outbox:
                     raise
                 raise ConfigurationError(unusable(self.sync_engine.url, error)) from error
             self._prepared = True
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `prepare` has done its work."""
+        return self._prepared
 
     def prepare_blocking(self) -> None:
         """Make the tables in this thread, if nothing has prepared them yet; for scripts."""
