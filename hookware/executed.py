@@ -44,7 +44,8 @@ class Executed:
         self._scope.cancel()
 
     async def close(self) -> None:
-        """Write down what is left."""
+        """Count no more, and write down what is left."""
+        self._events.unsubscribe(self._note)
         try:
             await self._flush()
         except Exception as error:  # noqa: BLE001 - whatever a database can raise; they are only counts

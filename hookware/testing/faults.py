@@ -48,7 +48,7 @@ class Fault:
     @property
     def exception(self) -> Exception:
         """What is raised where no answer can be given."""
-        return self.error or PlannedError(f"a test has planned that this attempt {self.kind}s")
+        return self.error or PlannedError("a test has planned that this goes wrong")
 
 
 class Faults:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 try:
-    from hypothesis import settings
+    from hypothesis import HealthCheck, Phase, settings
     from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 except ImportError as error:
     raise ImportError('the test of idempotence needs Hypothesis: pip install "hookware[testing]"') from error
@@ -19,6 +19,7 @@ from hookware.testing.tasks import Tasks, rehearse
 
 _LATER_SECONDS = 60
 _MOST_ATTEMPTS = 200
+_STEP_COUNT = 6
 
 
 class Idempotence(RuleBasedStateMachine):
@@ -28,19 +29,22 @@ class Idempotence(RuleBasedStateMachine):
 
     Attributes:
         task_count: how many tasks there are at the most.
+        fault_count: how many attempts go wrong at the most; fewer than your tasks' retry limit and `crash_limit`, or
+            a task that was given up would be taken for one that did too little.
         reorders: whether tasks may overtake each other. If your tasks must run in the order in which they were added,
             hookware is not for them; False tests the rest.
         tasks: the tasks, in mode "manual".
     """
 
     task_count = 3
+    fault_count = 2
     reorders = True
 
     def __init__(self) -> None:
         super().__init__()
         self._open = ExitStack()
         self._story: list[str] = []
-        self._added_count = 0
+        self._added_count = self._faulty_count = 0
         self._start()
 
     # What you write.
@@ -75,35 +79,44 @@ class Idempotence(RuleBasedStateMachine):
         """Let the next task run."""
         self._deliver("delivered")
 
+    @precondition(lambda self: self._faulty_count < self.fault_count)
     @rule()
     def fail_before(self) -> None:
         """Let the next attempt fail before its handler begins."""
         self.tasks.fail()
+        self._faulty_count += 1
         self._deliver("failed before the handler")
 
+    @precondition(lambda self: self._faulty_count < self.fault_count)
     @rule()
     def fail_after(self) -> None:
         """Let the next attempt fail after its handler has ended."""
         self.tasks.fail(after=True)
+        self._faulty_count += 1
         self._deliver("failed after the handler")
 
+    @precondition(lambda self: self._faulty_count < self.fault_count)
     @rule()
     def crash_before(self) -> None:
         """Let the process die before the handler begins."""
         self.tasks.crash(at="before")
+        self._faulty_count += 1
         self._deliver("process died before the handler")
 
+    @precondition(lambda self: self._faulty_count < self.fault_count)
     @rule()
     def crash_after(self) -> None:
         """Let the process die between the handler's effect and the task's completion."""
         self.tasks.crash(at="after")
+        self._faulty_count += 1
         self._deliver("process died after the handler")
 
-    @precondition(lambda self: self.reorders)
+    @precondition(lambda self: self.reorders and self._faulty_count < self.fault_count)
     @rule()
     def overtake(self) -> None:
         """Let the next task fail, and wait so long that others overtake it."""
         self.tasks.fail(status=429, retry_after=_LATER_SECONDS)
+        self._faulty_count += 1
         self._deliver("put off")
 
     @rule()
@@ -171,13 +184,14 @@ def check_idempotence(
     effects: Callable[[], object],
     task_count: int = 3,
     reorders: bool = True,
+    fault_count: int = 2,
     max_examples: int = 25,
 ) -> None:
     """Test idempotence with functions in place of a subclass; see `Idempotence` for what each does.
 
     Raises:
         AssertionError: a sequence of events has been found after which the effects are others than if each task had
-            run once; Hypothesis prints the shortest.
+            run once.
     """
 
     class Machine(Idempotence):
@@ -190,7 +204,14 @@ def check_idempotence(
         def effects(self) -> object:
             return effects()
 
-    Machine.task_count, Machine.reorders = task_count, reorders
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # Hypothesis has no types for it
-        Machine, settings=settings(max_examples=max_examples, stateful_step_count=6, deadline=None)
+    Machine.task_count, Machine.fault_count, Machine.reorders = task_count, fault_count, reorders
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=max_examples,
+            stateful_step_count=_STEP_COUNT,
+            deadline=None,
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),  # the story is short as it is
+            suppress_health_check=list(HealthCheck),
+        ),
     )

@@ -65,6 +65,7 @@ class Rehearsal:
         self._seen: dict[int, tuple[AddedTask, object]] = {}  # with the database's pool
         self._settled: list[tuple[AttemptSettled, object]] = []
         self._outer: Connection | AsyncConnection | None = None
+        self._begun: set[int] = set()
         self._is_running = False
 
     # From its begin to its end.
@@ -237,7 +238,7 @@ class Rehearsal:
         self._remember(part, await self._stored_of(part))
         self._is_running = True
         try:
-            async with steps_of(part, self.clock, self.faults) as steps:
+            async with steps_of(part, self.clock, self.faults, self._begun) as steps:
                 with run.catching():
                     while not run.is_over:
                         ran = await steps.step()

@@ -130,9 +130,9 @@ class _Env(Env):
 
 
 class Steps(Processing):
-    """The dispatcher of one Hookware, which a test leads."""
+    """The dispatcher of one Hookware, which a test leads; `begun` are the tasks that have had an attempt."""
 
-    def __init__(self, loops: Loops, group: TaskGroup, clock: Clock, faults: Faults) -> None:
+    def __init__(self, loops: Loops, group: TaskGroup, clock: Clock, faults: Faults, begun: set[int]) -> None:
         outbox = loops.outbox
         self._loops, self._clock, self._faults = loops, clock, faults
         self._gate = Gate(outbox.store, beats=outbox.within is None)
@@ -143,7 +143,7 @@ class Steps(Processing):
         target = Target(app=self._entrance, state=loops.state, calls=group)
         super().__init__(outbox, target, store=self._gate, config=config, env=env)
         self._settled: dict[Lease, AttemptSettled] = {}
-        self._begun: set[int] = set()
+        self._begun = begun
         self._move_count = 0
         self.died = 0
 
@@ -158,9 +158,10 @@ class Steps(Processing):
         """End it."""
         self._gate.close()
         await self._dispatcher.stop()
-        await self._progress.write()
         self._outbox.env.at_failpoint = self._outbox.store.on_cancelled = None
         self._outbox.runner.relax()
+        await self._progress.write()
+        await self._executed.close()
         self._outbox.events.unsubscribe(self._note)
 
     async def step(self) -> Ran | None:
@@ -223,11 +224,11 @@ def _is_by_crash(decision: Decision) -> bool:
 
 
 @asynccontextmanager
-async def steps_of(loops: Loops, clock: Clock, faults: Faults) -> AsyncIterator[Steps]:
-    """Give the steps of one Hookware; the caller must not raise in the `with`."""
+async def steps_of(loops: Loops, clock: Clock, faults: Faults, begun: set[int]) -> AsyncIterator[Steps]:
+    """Give the steps of one Hookware; what is raised in the `with` comes out of it in a group."""
     await loops.outbox.prepare()
     async with anyio.create_task_group() as group:
-        steps = Steps(loops, group, clock, faults)
+        steps = Steps(loops, group, clock, faults, begun)
         await steps.start(group)
         try:
             yield steps

@@ -48,7 +48,7 @@ def postgresql_time(connection: Connection) -> int:
 
 
 def ahead_with(env: Env, clock: Clock) -> Clock:
-    """Give a clock that is ahead of the database's as far as `env` is ahead of its host's: in a test, which moves it."""
+    """Give a clock that is ahead of the database's as far as `env` is ahead of its host's, by a test's doing."""
     return lambda connection: clock(connection) + env.ahead_us
 
 
