@@ -55,10 +55,14 @@ def tasks(request: pytest.FixtureRequest) -> Tasks:
 
 
 def _is_ours(item: pytest.Item) -> bool:
-    """Say whether `tasks` is this plugin's fixture, and not one of the project's own with the same name."""
+    """Say whether this plugin's `tasks` is asked for: by the test, or by a fixture of that name in front of it."""
     info: Any = getattr(item, "_fixtureinfo", None)
-    definitions = info.name2fixturedefs.get("tasks", ()) if info is not None else ()
-    return any(getattr(each.func, "__module__", "") == __name__ for each in definitions)
+    for each in reversed(info.name2fixturedefs.get("tasks", ()) if info is not None else ()):
+        if getattr(each.func, "__module__", "") == __name__:
+            return True
+        if "tasks" not in each.argnames:
+            break
+    return False
 
 
 def _mode(item: pytest.Item) -> Any:

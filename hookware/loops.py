@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Protocol
 from weakref import WeakSet
 
+import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken, current_token
 from starlette.types import ASGIApp
@@ -64,6 +65,7 @@ class Loops:
         self.token: EventLoopToken | None = None
         self._group: TaskGroup | None = None
         self._target: Target | None = None
+        self._changing = anyio.Lock()
         Loops.made.add(self)
         self._meet()
 
@@ -76,10 +78,13 @@ class Loops:
 
     async def change(self) -> None:
         """Run, or run no longer, as the director says now; without a lifespan there is nothing to do."""
-        if self._group is not None:
+        async with self._changing:
+            group = self._group
+            if group is None or isinstance(self.processing, Processing) == self._may_run():
+                return
             await self.stop()
             await self._end()
-            await self._begin(self._group)
+            await self._begin(group)
 
     def change_soon(self) -> None:
         """Do so soon, on the loops' own thread."""
@@ -113,13 +118,16 @@ class Loops:
             Loops.director.met(self)
 
     async def _begin(self, group: TaskGroup) -> None:
-        is_held = Loops.director is not None and Loops.director.holds
-        if self.outbox.config.dispatch and not is_held and self._target is not None:
+        if self._target is not None and self._may_run():
             plans = planned(self.outbox.cron_entries())
             self.processing = Processing(self.outbox, self._target, self._foreground, plans)
         else:
             self.processing = Storing(self.outbox)
         await self.processing.start(group)
+
+    def _may_run(self) -> bool:
+        is_held = Loops.director is not None and Loops.director.holds
+        return self.outbox.config.dispatch and not is_held
 
     async def _end(self) -> None:
         processing, self.processing = self.processing, None

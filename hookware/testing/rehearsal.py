@@ -15,7 +15,6 @@ from hookware.core.task import LeasedTask
 from hookware.env import call_soon, is_running, runs_here
 from hookware.events import AttemptSettled, AttemptStarted, Event, TasksCommitted
 from hookware.loops import Loops
-from hookware.processing import Processing
 from hookware.store.base import TaskInfo
 from hookware.store.sql.outbox import Outbox
 from hookware.testing.clock import Clock
@@ -106,8 +105,8 @@ class Rehearsal:
 
     def _turn(self, loops: Loops) -> None:
         """Have the loops run, or run no longer, as is right now; wait for it where that is possible."""
-        token, director = loops.token, Loops.director
-        if token is None or isinstance(loops.processing, Processing) != (director is not None and director.holds):
+        token = loops.token
+        if token is None:
             return
         if runs_here(token):
             loops.change_soon()

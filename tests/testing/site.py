@@ -100,7 +100,8 @@ def async_site(engine: AsyncEngine) -> tuple[Any, Any]:
 
     @router.task_handler("/once")
     async def once(session: AsyncSession, key: str = "") -> None:
-        await session.execute(text("INSERT INTO effect VALUES (:key)"), {"key": key})
+        connection = await session.connection()
+        await connection.execute(text("INSERT INTO effect VALUES (:key)"), {"key": key})
 
     async def add(key: str, session: AsyncSession = Depends(get_session)) -> None:  # noqa: B008 - FastAPI's way
         taskqueue.add(url="/once", params={"key": key}, session=session)

@@ -126,7 +126,9 @@ def test_tasks_without_an_end_are_an_error(client: TestClient, tasks: Tasks, mon
 
 def test_a_failure_that_nobody_has_planned_is_raised_with_its_cause(client: TestClient, tasks: Tasks) -> None:
     client.post("/add?url=/broken")
-    with pytest.raises(HandlerFailedError, match=r"attempt 1 of task \d+ \(POST /broken\) failed: LookupError") as raised:
+    with pytest.raises(
+        HandlerFailedError, match=r"attempt 1 of task \d+ \(POST /broken\) failed: LookupError"
+    ) as raised:
         tasks.run()
     assert isinstance(raised.value.__cause__, LookupError)
     assert tasks.run(raise_errors=False, max_attempts=3).retried == 3
@@ -270,9 +272,7 @@ def test_the_number_of_tasks_counts(client: TestClient, tasks: Tasks) -> None:
         ({"name": "n"}, "name: expected 'n', got None"),
     ],
 )
-def test_each_difference_is_named(
-    client: TestClient, tasks: Tasks, wish: dict[str, object], complaint: str
-) -> None:
+def test_each_difference_is_named(client: TestClient, tasks: Tasks, wish: dict[str, object], complaint: str) -> None:
     client.post("/add?url=/once")
     with pytest.raises(AssertionError, match=re.escape(complaint)):
         tasks.assert_added(**wish)  # type: ignore[arg-type]  # one of many
