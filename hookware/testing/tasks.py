@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import anyio
 import anyio.from_thread
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Wishes(TypedDict, total=False):
     """What a test may expect of a task."""
 
-    url: "str | TaskHandler[..., object]"
+    url: "str | TaskHandler[..., Any]"
     params: Mapping[str, object]
     payload: str | bytes
     queue_name: str
@@ -194,7 +194,7 @@ class Tasks:
 
     def fail(
         self,
-        url: "str | TaskHandler[..., object] | None" = None,
+        url: "str | TaskHandler[..., Any] | None" = None,
         *,
         queue_name: str | None = None,
         status: int = 500,
@@ -221,7 +221,7 @@ class Tasks:
 
     def crash(
         self,
-        url: "str | TaskHandler[..., object] | None" = None,
+        url: "str | TaskHandler[..., Any] | None" = None,
         *,
         queue_name: str | None = None,
         at: Literal["before", "after"] = "after",
@@ -242,7 +242,7 @@ class Tasks:
         self._plan("crash", url, queue_name, times, after=at == "after")
 
     def deliver_twice(
-        self, url: "str | TaskHandler[..., object] | None" = None, *, queue_name: str | None = None
+        self, url: "str | TaskHandler[..., Any] | None" = None, *, queue_name: str | None = None
     ) -> Report:
         """Run the tasks that are due, and the first of them that fits twice, as at-least-once allows.
 
@@ -258,7 +258,7 @@ class Tasks:
         return _twice(fault, self.run())
 
     async def deliver_twice_async(
-        self, url: "str | TaskHandler[..., object] | None" = None, *, queue_name: str | None = None
+        self, url: "str | TaskHandler[..., Any] | None" = None, *, queue_name: str | None = None
     ) -> Report:
         """See `deliver_twice`."""
         __tracebackhide__ = True
@@ -291,14 +291,14 @@ class Tasks:
         pool = getattr(engine, "sync_engine", engine).pool
         return [part for part in parts if part.outbox.sync_engine.pool is pool]
 
-    def _plan_twice(self, url: "str | TaskHandler[..., object] | None", queue_name: str | None) -> Fault:
+    def _plan_twice(self, url: "str | TaskHandler[..., Any] | None", queue_name: str | None) -> Fault:
         self._refuse_live("deliver_twice")
         return self._plan("crash", url, queue_name, 1, after=True)
 
     def _plan(
         self,
         kind: Literal["fail", "crash"],
-        url: "str | TaskHandler[..., object] | None",
+        url: "str | TaskHandler[..., Any] | None",
         queue_name: str | None,
         times: int,
         *,
@@ -372,7 +372,7 @@ def _expected(wishes: Wishes) -> Expected:
     return Expected({**wishes, **({"url": _path(wishes["url"])} if "url" in wishes else {})})
 
 
-def _path(url: "str | TaskHandler[..., object] | None") -> str | None:
+def _path(url: "str | TaskHandler[..., Any] | None") -> str | None:
     return url.url if isinstance(url, TaskHandler) else url
 
 

@@ -27,12 +27,17 @@ class Site:
         api = FastAPI()
         api.post("/add")(self._add)
         self.api, self.get_session = api, self._get_session
-        options = {"engine": engine, "router": self.router, "queues": [SLOW], "unknown_queues": "allow"} | options
+        given: dict[str, Any] = {
+            "engine": engine,
+            "router": self.router,
+            "queues": [SLOW],
+            "unknown_queues": "allow",
+        } | options
         if added:
-            api.add_middleware(Hookware, **options)
+            api.add_middleware(Hookware, **given)
             self.app: Any = api
         else:
-            self.app = Hookware(api, **options)
+            self.app = Hookware(api, **given)
 
     def _get_session(self) -> Iterator[Session]:
         with Session(self.engine) as session:

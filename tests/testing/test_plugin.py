@@ -60,6 +60,47 @@ CONFTEST = """
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM packed"))
 """
+FAILING = """
+    import pytest
+    from shop import packed
+
+    def test_added(client, tasks):
+        client.post("/orders?item=tea")
+        tasks.assert_added(url="/pack", params={"item": "coffee"})
+
+    def test_run(client, tasks):
+        client.post("/orders?item=nothing")
+        tasks.clock.advance(60)
+        tasks.run()
+
+    def test_twice(client, tasks):
+        client.post("/orders?item=tea")
+        tasks.clock.advance(60)
+        tasks.deliver_twice("/pack")
+        assert packed() == ["tea"]
+
+    def test_crash(client, tasks):
+        client.post("/orders?item=tea")
+        tasks.clock.advance(60)
+        tasks.crash("/pack")
+        tasks.run()
+        assert packed() == ["tea"]
+
+    def test_fail(client, tasks):
+        client.post("/orders?item=tea")
+        tasks.clock.advance(60)
+        tasks.fail("/pack", times=1)
+        assert tasks.run().retried == 0
+
+    @pytest.mark.hookware(mode="inline")
+    def test_inline_with_a_countdown(client, tasks):
+        client.post("/orders?item=tea")
+        assert packed() == ["tea"]
+
+    @pytest.mark.hookware("eager")
+    def test_mode(tasks):
+        pass
+"""
 
 
 @pytest.fixture
@@ -104,49 +145,7 @@ def test_the_fixture_gives_the_tasks_whatever_comes_first(shop: pytest.Pytester)
 
 
 def test_what_should_fail_fails_and_says_why(shop: pytest.Pytester) -> None:
-    shop.makepyfile(
-        """
-        import pytest
-        from shop import packed
-
-        def test_added(client, tasks):
-            client.post("/orders?item=tea")
-            tasks.assert_added(url="/pack", params={"item": "coffee"})
-
-        def test_run(client, tasks):
-            client.post("/orders?item=nothing")
-            tasks.clock.advance(60)
-            tasks.run()
-
-        def test_twice(client, tasks):
-            client.post("/orders?item=tea")
-            tasks.clock.advance(60)
-            tasks.deliver_twice("/pack")
-            assert packed() == ["tea"]
-
-        def test_crash(client, tasks):
-            client.post("/orders?item=tea")
-            tasks.clock.advance(60)
-            tasks.crash("/pack")
-            tasks.run()
-            assert packed() == ["tea"]
-
-        def test_fail(client, tasks):
-            client.post("/orders?item=tea")
-            tasks.clock.advance(60)
-            tasks.fail("/pack", times=1)
-            assert tasks.run().retried == 0
-
-        @pytest.mark.hookware(mode="inline")
-        def test_inline_with_a_countdown(client, tasks):
-            client.post("/orders?item=tea")
-            assert packed() == ["tea"]
-
-        @pytest.mark.hookware("eager")
-        def test_mode(tasks):
-            pass
-        """
-    )
+    shop.makepyfile(FAILING)
     result = run(shop)
     result.assert_outcomes(failed=6, errors=1)
     result.stdout.fnmatch_lines(
@@ -289,7 +288,12 @@ ASYNC_TEST = """
 @pytest.mark.parametrize(
     ("imports", "fixture", "mark", "options"),
     [
-        ("import pytest_asyncio", "pytest_asyncio.fixture", "asyncio", ("-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function", "-p", "asyncio")),
+        (
+            "import pytest_asyncio",
+            "pytest_asyncio.fixture",
+            "asyncio",
+            ("-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function", "-p", "asyncio"),
+        ),
         ("", "pytest.fixture", "anyio", ()),
     ],
     ids=["pytest-asyncio", "anyio"],
