@@ -134,7 +134,7 @@ class Steps(Processing):
 
     def __init__(self, loops: Loops, group: TaskGroup, clock: Clock, faults: Faults, begun: set[int]) -> None:
         outbox = loops.outbox
-        self._loops, self._clock, self._faults = loops, clock, faults
+        self._clock, self._faults = clock, faults
         self._gate = Gate(outbox.store, beats=outbox.within is None)
         self._entrance = FaultyEntrance(loops.entrance)
         env = _Env(outbox.env)
