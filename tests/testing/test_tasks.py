@@ -149,7 +149,7 @@ def test_a_planned_failure_is_retried_by_its_backoff(site: Site, client: TestCli
     report = tasks.run()
     assert [ran.status for ran in report.attempts] == [503, 503, None]
     assert (report.ok, report.retried, site.handled) == (1, 2, ["a"])
-    assert timedelta(seconds=200) <= tasks.clock.now - before < timedelta(seconds=210)
+    assert timedelta(seconds=200) <= tasks.clock.now - before < timedelta(seconds=201.5)
 
 
 def test_an_exception_can_be_planned(client: TestClient, tasks: Tasks) -> None:
@@ -365,6 +365,8 @@ def test_nothing_is_left_of_a_test_within_a_transaction(site: Site, client: Test
             tasks.within(connection),
             Session(connection, join_transaction_mode="create_savepoint") as session,
         ):
+            session.execute(text("SELECT key FROM effect"))
+            assert len(tasks) == 0  # hookware's savepoint comes after one of the session's that was put off
             site.api.dependency_overrides[site.get_session] = lambda: iter([session])
             client.post("/add?url=/once&key=a")
             tasks.assert_added(url="/once")
