@@ -35,7 +35,15 @@ class Ticker(Protocol):
 
 
 class Env:
-    """The real world. Subclass it to give a test or a simulation its own."""
+    """The real world. Subclass it to give a test or a simulation its own.
+
+    Attributes:
+        ahead_us: how far `now_us` is ahead of this host's clock, and with it the database's time: a test moves it.
+        at_failpoint: called with the name of each failpoint that is passed.
+    """
+
+    ahead_us = 0
+    at_failpoint: Callable[[str], None] | None = None
 
     def __init__(self) -> None:
         self._id_ms = 0
@@ -43,7 +51,7 @@ class Env:
 
     def now_us(self) -> int:
         """Microseconds since the epoch by this host's clock."""
-        return time.time_ns() // 1000
+        return time.time_ns() // 1000 + self.ahead_us
 
     def monotonic(self) -> float:
         """Seconds by a clock that never steps."""
@@ -74,6 +82,8 @@ class Env:
 
     def fp(self, name: str) -> None:
         """Pass the failpoint `name`. Nothing happens in production; a test may raise, wait or kill here."""
+        if self.at_failpoint is not None:
+            self.at_failpoint(name)
 
     def every(self, seconds: float, step: Callable[[], None], *, name: str) -> Ticker:
         """Repeat `step` every `seconds` in a thread of its own, whatever it raises."""
@@ -113,6 +123,33 @@ def in_background(step: Callable[[], None], *, name: str) -> None:
 def new_nonce(byte_count: int) -> bytes:
     """Give random bytes for cryptography: always real ones, also where a simulation has an `Env` of its own."""
     return secrets.token_bytes(byte_count)
+
+
+def time_of_id(task_id: int) -> int:
+    """Give the time at which `Env.new_id` gave an id, to the millisecond: microseconds since the epoch."""
+    return ((task_id >> 22) + _ID_EPOCH_MS) * 1000
+
+
+def runs_here(token: EventLoopToken) -> bool:
+    """Say whether this code runs on that event loop's own thread, in the loop."""
+    return in_event_loop() and current_token().native_token is token.native_token
+
+
+def is_running(token: EventLoopToken) -> bool:
+    """Say whether an event loop runs just now: asyncio's may stand still between two of the things that it runs."""
+    native_says = getattr(token.native_token, "is_running", None)
+    return native_says is None or bool(native_says())
+
+
+def call_soon(token: EventLoopToken, function: Callable[[], object]) -> None:
+    """Call a function on an event loop's thread, from any thread and without waiting.
+
+    Raises:
+        RuntimeError: the loop has ended.
+    """
+    native = token.native_token
+    soon = getattr(native, "call_soon_threadsafe", None) or getattr(native, "run_sync_soon")  # noqa: B009 - typed as object
+    soon(function)
 
 
 def in_event_loop() -> bool:
@@ -198,10 +235,8 @@ class Wake:
         token = self._token
         if token is None:
             return
-        native = token.native_token
-        call_soon = getattr(native, "call_soon_threadsafe", None) or getattr(native, "run_sync_soon")  # noqa: B009 - typed as object
         try:
-            call_soon(self._set)
+            call_soon(token, self._set)
         except RuntimeError:  # the loop has ended: nobody waits any more
             self._token = None
 

@@ -93,7 +93,11 @@ class Events:
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
         """Call `subscriber` with every event from now on, on whatever thread it happens."""
-        self._subscribers.append(subscriber)
+        self._subscribers = [*self._subscribers, subscriber]  # another list: an event may be on its way
+
+    def unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
+        """Do so no longer."""
+        self._subscribers = [each for each in self._subscribers if each != subscriber]
 
     def emit(self, event: Event) -> None:
         """Log the event and tell the subscribers."""

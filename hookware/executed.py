@@ -25,7 +25,7 @@ class Executed:
     def __init__(
         self, write: Callable[[Mapping[str, Ended]], Awaitable[None]], env: Env, events: Events, health: Health
     ) -> None:
-        self._write = write
+        self._write, self._events = write, events
         self._counts: dict[str, Ended] = {}
         self._flushing = Flushing("executed", _SECONDS, self._flush, env=env, events=events, health=health)
         events.subscribe(self._note)
@@ -39,7 +39,8 @@ class Executed:
         self._flushing.stop()
 
     async def close(self) -> None:
-        """Write down what is left."""
+        """Count no more, and write down what is left."""
+        self._events.unsubscribe(self._note)
         await self._flushing.close()
 
     def _note(self, event: Event) -> None:

@@ -31,12 +31,12 @@ from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, default_rou
 from hookware.insight import Insight
 from hookware.lifespan import Lifespan, built_in_a_call, fail_startup
 from hookware.log import log_of
+from hookware.loops import Loops
 from hookware.observer import Observer
 from hookware.plain_answers import forbid, nothing_here
-from hookware.processing import Processing, Storing
+from hookware.processing import Processing
 from hookware.queue import Queue
 from hookware.scheduled import Cron, CronSource, all_entries, entries_of
-from hookware.scheduler import planned
 from hookware.store.base import Inspector
 from hookware.store.sql.outbox import Outbox
 from hookware.transaction import wake_on_commit
@@ -146,7 +146,6 @@ class Hookware:
         self.events = Events()
         self._router = default_router if router is None else router
         self._env = env or Env()
-        self._processing: Processing | Storing | None = None
         self._started = False
         self._refused: Error | ImportError | None = None
         try:
@@ -181,6 +180,7 @@ class Hookware:
         self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
         self._outbox.functions = self._functions
         self._foreground, self._insight = Foreground(self._env, self.config), Insight(self._outbox)
+        self._loops = Loops(self._outbox, self._foreground, self)
         wake_on_commit(self._outbox)
 
     def _outbox_on(
@@ -223,7 +223,8 @@ class Hookware:
     @property
     def processing(self) -> Processing | None:
         """The loops that run tasks in this process, while they do; for whoever holds the app's lifespan."""
-        return self._processing if isinstance(self._processing, Processing) else None
+        processing = self._loops.processing
+        return processing if isinstance(processing, Processing) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -256,6 +257,7 @@ class Hookware:
             unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope))
             with self._foreground.request(send) as noting_send:
                 await serve_request(app, unit, _cleaned(scope), receive, noting_send)
+            await self._loops.served()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._find(_route_path(scope)) is not None:
@@ -278,22 +280,26 @@ class Hookware:
         if "app_root_path" in scope:
             return _MOUNTED
         await self._outbox.prepare()
-        self._outbox.warn_once("no lifespan", _NO_LIFESPAN)
+        if not self._loops.enter_without_lifespan(scope.get("app") or self):
+            self._outbox.warn_once("no lifespan", _NO_LIFESPAN)
         return None
 
     # Lifespan.
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def start(loops: TaskGroup) -> None:
+            self._started = True
             state = dict(scope.get("state") or {})
-            await self._start(loops, Target(app=outermost or self, state=state, calls=loops, direct=direct))
+            target = Target(app=outermost or self, state=state, calls=loops, direct=direct)
+            await self._loops.start(loops, target)
+            self._announce()
 
         # Added to a framework's stack, the whole app is entered again. Outermost, this layer is, and nothing lies
         # between it and the task handlers.
-        outermost: ASGIApp | None = scope.get("app")
+        outermost: ASGIApp | None = scope.get("app")  # before an app that it wraps names itself
         direct = nowhere if outermost is not None else DirectRoutes(self._router, self._outbox).find
         _in_no_request()
-        lifespan = Lifespan(self.app, prepare=self._prepare, start=start, stop=self._stop, close=self._close)
+        lifespan = Lifespan(self.app, prepare=self._prepare, start=start, stop=self._loops.stop, close=self._close)
         if (notice := scope.get(NOTICE_KEY)) is not None:
             notice(self)
         await lifespan(scope, receive, send)
@@ -304,23 +310,8 @@ class Hookware:
         self._outbox.seen = self._outbox.running = True
         self._started = False
 
-    async def _start(self, loops: TaskGroup, target: Target) -> None:
-        self._started = True
-        if self.config.dispatch:
-            self._processing = Processing(self._outbox, target, self._foreground, planned(self._outbox.cron_entries()))
-        else:
-            self._processing = Storing(self._outbox)
-        await self._processing.start(loops)
-        self._announce()
-
-    async def _stop(self) -> None:
-        if self._processing is not None:
-            await self._processing.stop()
-
     async def _close(self) -> None:
-        processing, self._processing = self._processing, None
-        if processing is not None:
-            await processing.close()
+        await self._loops.close()
         # Some servers serve on after a lifespan that broke before its start: then nobody dispatches.
         self._outbox.seen = self._started
         await self._outbox.close()

@@ -32,7 +32,7 @@ class Minutes:
     """
 
     def __init__(self, write: Callable[[Gathered], Awaitable[None]], env: Env, events: Events, health: Health) -> None:
-        self._write = write
+        self._write, self._events = write, events
         self._gathered: dict[tuple[str, int], Sums] = {}
         self._flushing = Flushing("minutes", _SECONDS, self._flush, env=env, events=events, health=health)
         events.subscribe(self.note)
@@ -46,7 +46,8 @@ class Minutes:
         self._flushing.stop()
 
     async def close(self) -> None:
-        """Write down what is left."""
+        """Gather no more, and write down what is left."""
+        self._events.unsubscribe(self.note)
         await self._flushing.close()
 
     def note(self, event: Event) -> None:

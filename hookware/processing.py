@@ -8,10 +8,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from hookware.alarms import Alarms
+from hookware.config import Config
 from hookware.core.lifecycle import Failed
 from hookware.delivery import Call, Delivery, Target, begin
 from hookware.dispatcher import Dispatcher
 from hookware.encoding import decoded
+from hookware.env import Env
 from hookware.errors import Error, PermanentTaskFailure, describe
 from hookware.executed import Executed
 from hookware.foreground import Foreground
@@ -25,6 +27,7 @@ from hookware.presence import Doing, Presence
 from hookware.progress import ProgressLog
 from hookware.reaper import Reaper
 from hookware.scheduler import Planned, Scheduler
+from hookware.store.base import Store
 from hookware.store.sql import minutes
 from hookware.store.sql.outbox import Outbox
 from hookware.supervisor import supervise
@@ -62,7 +65,15 @@ class Storing:
 
 
 class Processing:
-    """Dispatches the tasks of an outbox into a target, from `start` to `stop`; tells others of tasks until `close`."""
+    """Dispatches the tasks of an outbox into a target, from `start` to `stop`; tells others of tasks until `close`.
+
+    Args:
+        outbox: where the tasks are.
+        target: where they go.
+        foreground: knows the requests of this process.
+        plans: the cron entries.
+        store, config, env: in the place of the outbox's, for a test that runs tasks one by one.
+    """
 
     def __init__(
         self,
@@ -70,8 +81,13 @@ class Processing:
         target: Target,
         foreground: Foreground | None = None,
         plans: Sequence[Planned] = (),
+        *,
+        store: Store | None = None,
+        config: Config | None = None,
+        env: Env | None = None,
     ) -> None:
-        env, config, events, store = outbox.env, outbox.config, outbox.events, outbox.store
+        events, store = outbox.events, store or outbox.store
+        env, config = env or outbox.env, config or outbox.config
         health = Health(env)
         heartbeat = Heartbeat(store, env, config, health)
         self._outbox, self._heartbeat = outbox, heartbeat

@@ -12,6 +12,8 @@ from tests.databases import Database
 from tests.postgres import PostgresServer, postgres_server
 from tests.stage import Stage
 
+pytest_plugins = ["pytester"]
+
 # The same examples in every run: whoever changes something else is not the one to hear of an old fault.
 settings.register_profile("dev", max_examples=40, deadline=None, stateful_step_count=30, derandomize=True)
 settings.register_profile("ci", max_examples=100, deadline=None, stateful_step_count=40, print_blob=True)

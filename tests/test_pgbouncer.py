@@ -165,7 +165,7 @@ def pooler(request: pytest.FixtureRequest, postgres: PostgresServer, postgres_da
 
 
 async def until_it_hears(one: Process) -> None:
-    found = one.hookware._processing._listener  # type: ignore[union-attr]  # of a process that dispatches
+    found = one.hookware._loops.processing._listener  # type: ignore[union-attr]  # of a process that dispatches
     assert found is not None
     with anyio.fail_after(PATIENCE_SECONDS):
         while not found.hears:  # noqa: ASYNC110 - nothing tells of it

@@ -58,14 +58,14 @@ class Process:
     @property
     def listener(self) -> Listener:
         """What is under test, deep inside."""
-        found = self.hookware._processing._listener  # type: ignore[union-attr]  # of a process that dispatches
+        found = self.hookware._loops.processing._listener  # type: ignore[union-attr]  # of a process that dispatches
         assert isinstance(found, Listener)
         return found
 
     @property
     def is_claiming(self) -> bool:
         """Whether a claim is on its way, which would take what is committed meanwhile."""
-        dispatcher = self.hookware._processing._dispatcher  # type: ignore[union-attr]  # of a process that dispatches
+        dispatcher = self.hookware._loops.processing._dispatcher  # type: ignore[union-attr]  # of a process that dispatches
         return dispatcher._claims_begun != dispatcher._claims_ended
 
     @property

@@ -122,7 +122,7 @@ async def test_until_the_commit_the_lease_is_renewed(stage: Stage) -> None:
 
     @stage.task_handler("/worker")
     def worker(task: TaskContext) -> None:
-        heartbeat = stage.hookware._processing._heartbeat  # type: ignore[union-attr]  # it runs
+        heartbeat = stage.hookware._loops.processing._heartbeat  # type: ignore[union-attr]  # it runs
         with Session(stage.sync_engine) as session:
             task.complete_in(session)
             session.flush()

@@ -31,7 +31,7 @@ async def staged(database: Database, **options: Any) -> AsyncIterator[Stage]:
 
 def beat(stage: Stage) -> None:
     """Renew the leases of all running tasks, as the heartbeat's thread does every quarter of a lease."""
-    processing = stage.hookware._processing
+    processing = stage.hookware._loops.processing
     assert isinstance(processing, Processing)
     processing._heartbeat.beat()
 
@@ -103,7 +103,7 @@ async def test_nor_in_the_way_of_a_session_with_a_level_of_its_own(database: Dat
 
         def beat_elsewhere() -> None:
             # What a beat does to the row; an asyncio driver's heartbeat cannot beat on the event loop.
-            rests = next(iter(stage.hookware._processing._heartbeat._held.values())).rests  # type: ignore[union-attr]  # it runs
+            rests = next(iter(stage.hookware._loops.processing._heartbeat._held.values())).rests  # type: ignore[union-attr]  # it runs
             if not rests:
                 stage.execute("UPDATE hookware_task SET lease_until_us = lease_until_us + 1")
 

@@ -17,14 +17,7 @@ from hookware.core.growth import Growth
 from hookware.core.task import Draft, NewTask
 from hookware.drafting import task_of
 from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
-from hookware.errors import (
-    ConfigurationError,
-    InvalidTaskError,
-    SessionError,
-    TaskAlreadyExistsError,
-    TombstonedTaskError,
-    describe,
-)
+from hookware.errors import ConfigurationError, SessionError, describe
 from hookware.events import Events, TasksCommitted
 from hookware.log import log_of
 from hookware.store.base import AddResult
@@ -34,11 +27,12 @@ from hookware.store.sql.engines import engine_of
 from hookware.store.sql.executed import Ended
 from hookware.store.sql.notify import notices_of
 from hookware.store.sql.own_runner import own_runner
+from hookware.store.sql.refused import raise_for
 from hookware.store.sql.runner import Runner
 from hookware.store.sql.selftest import check_atomicity, keeps_snapshots, schema_of_tables
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import TaskRow, task_table
-from hookware.store.sql.times import Clock, postgresql_clock, postgresql_time
+from hookware.store.sql.times import Clock, ahead_with, from_now, postgresql_clock, postgresql_time
 from hookware.store.sql.unusable import is_unusable, unusable
 from hookware.tracing import Tracing
 from hookware.vitals import Vitals
@@ -71,11 +65,13 @@ class Outbox:
         vitals: how the loops of this process are.
         clock, own_clock: the database's time, in a transaction of the user's and in one of hookware's own.
         cron_entries: gives the cron entries that are known now.
+        within: makes connections whose transactions are savepoints of one that a test rolls back; None: there is none.
     """
 
     functions: object | None = None
     tracing: Tracing | None = None
     under_way_count = 0
+    within: Engine | None = None
 
     def __init__(
         self,
@@ -99,10 +95,10 @@ class Outbox:
         else:
             postgresql.note_idle(self.sync_engine, env)
         self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
-        self.runner: Runner = own_runner(self.engine, env, self.write_lock)
+        self._own_runner = self.runner = own_runner(self.engine, env, self.write_lock)
         in_sqlite = self.write_lock is not None
-        self.clock: Clock = self._own_time if in_sqlite else postgresql_time
-        self.own_clock: Clock = self._own_time if in_sqlite else postgresql_clock
+        self.clock: Clock = self._own_time if in_sqlite else ahead_with(env, postgresql_time)
+        self.own_clock: Clock = self._own_time if in_sqlite else ahead_with(env, self._limiting_time)
         self.store = SQLStore(
             self.runner, self.own_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues
         )
@@ -127,23 +123,27 @@ class Outbox:
         """Forget the connections and locks of the process that this one was forked from, without closing them."""
         self.under_way_count = 0
         self.sync_engine.dispose(close=False)
-        self.runner.start_over()
+        self._own_runner.start_over()
         if self.notices is not None:
             self.notices.start_over()
 
     def __del__(self) -> None:
         # For those who add tasks without a lifespan that ends: nobody else would close these connections.
-        if hasattr(self, "runner"):
-            self.runner.dispose()
+        if hasattr(self, "_own_runner"):
+            self._own_runner.dispose()
 
     def connect(self) -> Connection:
         """Take a connection of the user's engine, for hookware's own session."""
+        if self.within is not None:
+            return self.within.connect()
         in_sqlite = self.write_lock is not None
         return self.sync_engine.connect() if in_sqlite else postgresql.connect_alive(self.sync_engine, self.env)
 
     def stamp_us(self) -> int | None:
         """The time that new rows carry; None where the database sets its own when they are inserted."""
-        return None if self.write_lock is None else self.env.now_us()
+        if self.write_lock is None:
+            return from_now(self.env.ahead_us) if self.env.ahead_us else None
+        return self.env.now_us()
 
     def _ask_for_life(self) -> bool:
         return self.runner.run_blocking(lambda connection: bool(connection.scalar(select(1))), write=False)
@@ -151,6 +151,14 @@ class Outbox:
     def _own_time(self, _connection: Connection) -> int:
         # SQLite has no clock of its own that every version can read: it is this host's.
         return self.env.now_us()
+
+    def _limiting_time(self, connection: Connection) -> int:
+        return (postgresql_clock if self.within is None else postgresql_time)(connection)
+
+    def work_within(self, engine: Engine | None, runner: Runner | None = None) -> None:
+        """Work on the connections of `engine`, whose transactions are savepoints of a test's; None: as ever."""
+        self.within = engine
+        self.runner = self.store.runner = self._own_runner if runner is None else runner
 
     @property
     def address(self) -> str:
@@ -167,7 +175,7 @@ class Outbox:
 
     def owns_engine(self, engine: Engine) -> bool:
         """Say whether an engine, or a clone of it with other options, is this database's."""
-        return engine.pool is self.sync_engine.pool
+        return engine.pool is self.sync_engine.pool or (self.within is not None and engine.pool is self.within.pool)
 
     def check_schema(self, connection: Connection) -> None:
         """See that a connection that is about to insert tasks does so into the tables that are dispatched from.
@@ -208,7 +216,7 @@ class Outbox:
             ConfigurationError: the database cannot be used like this; the message says what to change.
         """
         async with self._preparing:
-            if self._prepared:
+            if self._prepared or self.within is not None:  # a test has prepared it, before its transaction
                 return
             try:
                 await self.store.prepare(self.config.create_tables)
@@ -218,6 +226,11 @@ class Outbox:
                     raise
                 raise ConfigurationError(unusable(self.sync_engine.url, error)) from error
             self._prepared = True
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `prepare` has done its work."""
+        return self._prepared
 
     def prepare_blocking(self) -> None:
         """Make the tables in this thread, if nothing has prepared them yet; for scripts."""
@@ -260,7 +273,7 @@ class Outbox:
 
     def _added(self, tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
         self.committed(results.count(AddResult.ADDED))
-        _raise_for(tasks, results)
+        raise_for(tasks, results)
 
     async def note_executed(self, counts: Mapping[str, Ended]) -> None:
         """Add to what is counted of attempts that ended."""
@@ -315,7 +328,7 @@ class Outbox:
     async def close(self) -> None:
         """Give hookware's own connections back."""
         self.running = False
-        await self.store.close()
+        await self._own_runner.close()
         if self._made_engine:
             await self._dispose_engine()
 
@@ -357,28 +370,3 @@ def the_outbox() -> Outbox:
 def outbox_of(engine: Engine) -> Outbox | None:
     """Give the Hookware that dispatches from the database of `engine`."""
     return next((outbox for outbox in _installed if outbox.owns_engine(engine)), None)
-
-
-def waits_already(queue_name: str, dedup_key: str | None) -> str:
-    """Say why a task with `on_conflict="raise"` was not added."""
-    return (
-        f"a task with the key {dedup_key!r} waits in queue {queue_name!r} already; the task was not added, because of "
-        'on_conflict="raise": catch this, or use on_conflict="skip" or "replace"'
-    )
-
-
-def _raise_for(tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
-    """Raise for the last task that was not added, as App Engine does: the others are added all the same."""
-    error: InvalidTaskError | None = None
-    for task, result in zip(tasks, results, strict=True):
-        if result is AddResult.KEY_WAITS:
-            error = TaskAlreadyExistsError(waits_already(task.queue_name, task.keys.dedup_key))
-        where = f"the name {task.name!r} in queue {task.queue_name!r}"
-        if result is AddResult.NAME_TAKEN:
-            error = TaskAlreadyExistsError(f"{where} belongs to a task that still exists; the task was not added")
-        elif result is AddResult.NAME_TOMBSTONED:
-            error = TombstonedTaskError(f"{where} belonged to a task that has run; the task was not added")
-    if error is not None:
-        each = zip(tasks, results, strict=True)
-        error.added = tuple(task if result is AddResult.ADDED else None for task, result in each)
-        raise error

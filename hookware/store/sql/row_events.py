@@ -10,7 +10,8 @@ from hookware.errors import TaskAlreadyExistsError
 from hookware.store.base import LATEST_US
 from hookware.store.sql.dedup import is_waiting
 from hookware.store.sql.names import Wish, tombstone
-from hookware.store.sql.outbox import outbox_of, waits_already
+from hookware.store.sql.outbox import outbox_of
+from hookware.store.sql.refused import waits_already
 from hookware.store.sql.tables import TaskRow
 
 

@@ -37,6 +37,7 @@ class SQLStore:
         queues: the configured settings, by queue.
 
     Attributes:
+        runner: where the statements run.
         on_cancelled: called with the id of each task that is called off here; None: no attempt runs in this process.
     """
 
@@ -49,7 +50,7 @@ class SQLStore:
         tombstone_us: int,
         queues: Mapping[str, QueueSettings] | None = None,
     ) -> None:
-        self._runner = runner
+        self.runner = runner
         self._clock = clock
         self._desk = Desk(Outlook(env.monotonic), queues or {})
         self._fp = env.fp
@@ -69,41 +70,41 @@ class SQLStore:
         Raises:
             ConfigurationError: they are not there, or another version of hookware made them.
         """
-        await self._runner.run(partial(self._prepare, create_tables), write=create_tables)
+        await self.runner.run(partial(self._prepare, create_tables), write=create_tables)
 
     def prepare_blocking(self, create_tables: bool) -> None:
         """Do the same in this thread."""
-        self._runner.run_blocking(partial(self._prepare, create_tables), write=create_tables)
+        self.runner.run_blocking(partial(self._prepare, create_tables), write=create_tables)
 
     async def close(self) -> None:
         """Close the store's connections."""
-        await self._runner.close()
+        await self.runner.close()
 
     async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
         """Insert tasks in one transaction of the store's own."""
         self._fp("add.before")
-        results = await self._runner.run(partial(self._add, tasks))
+        results = await self.runner.run(partial(self._add, tasks))
         self._fp("add.committed")
         return results
 
     def add_blocking(self, tasks: Sequence[NewTask]) -> list[AddResult]:
         """Do the same in this thread."""
         self._fp("add.before")
-        results = self._runner.run_blocking(partial(self._add, tasks))
+        results = self.runner.run_blocking(partial(self._add, tasks))
         self._fp("add.committed")
         return results
 
     async def claim(self, claim: Claim) -> Claimed:
         """Lease due tasks."""
         self._fp("claim.before")
-        claimed, self._last_queue = await self._runner.run(partial(self._claim, claim))
+        claimed, self._last_queue = await self.runner.run(partial(self._claim, claim))
         self._fp("claim.committed")
         return claimed
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Carry out decisions, fenced."""
         self._fp("settle.before")
-        accepted = await self._runner.run(partial(self._settle, settlements))
+        accepted = await self.runner.run(partial(self._settle, settlements))
         self._fp("settle.committed")
         return accepted
 
@@ -117,7 +118,7 @@ class SQLStore:
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""
-        return await self._runner.run(lambda c: claim.next_due(c, exclude, self._clock(c), self._desk), write=False)
+        return await self.runner.run(lambda c: claim.next_due(c, exclude, self._clock(c), self._desk), write=False)
 
     async def prune(self) -> int:
         """Remove what has had its time, in as many short transactions as it takes."""
@@ -128,37 +129,37 @@ class SQLStore:
 
     async def note_progress(self, notes: Mapping[Lease, Progress]) -> frozenset[int]:
         """Write down how far tasks have come."""
-        return await self._runner.run(lambda c: statements.note_progress(c, notes))
+        return await self.runner.run(lambda c: statements.note_progress(c, notes))
 
     def renew(self, leases: Sequence[Lease], lease_us: int) -> frozenset[int]:
         """Prolong leases, in the thread that calls."""
         self._fp("renew.before")
-        kept = self._runner.run_blocking(lambda c: settle.renew(c, leases, self._clock(c) + lease_us))
+        kept = self.runner.run_blocking(lambda c: settle.renew(c, leases, self._clock(c) + lease_us))
         self._fp("renew.committed")
         return kept
 
     async def get(self, task_id: int) -> TaskInfo | None:
         """Give one task."""
-        return await self._runner.run(lambda c: statements.get(c, task_id), write=False)
+        return await self.runner.run(lambda c: statements.get(c, task_id), write=False)
 
     async def list_tasks(
         self, *, state: State | None = None, queue_name: str | None = None, limit: int = 100
     ) -> list[TaskInfo]:
         """List tasks by id."""
         wanted = partial(statements.list_tasks, state=state, queue_name=queue_name, limit=limit)
-        return await self._runner.run(wanted, write=False)
+        return await self.runner.run(wanted, write=False)
 
     async def set_paused(self, queue_name: str, paused: bool) -> None:
         """Let a queue wait, or go on."""
-        await self._runner.run(lambda c: set_paused(c, queue_name, paused, self._clock(c)))
+        await self.runner.run(lambda c: set_paused(c, queue_name, paused, self._clock(c)))
 
     async def set_overrides(self, queue_name: str, overrides: Mapping[str, object]) -> None:
         """Put settings in the place of the configured ones."""
-        await self._runner.run(lambda c: set_overrides(c, queue_name, overrides))
+        await self.runner.run(lambda c: set_overrides(c, queue_name, overrides))
 
     async def run_again(self, task_id: int) -> bool:
         """Make a DEAD task PENDING and due now."""
-        return await self._runner.run(lambda c: statements.run_again(c, task_id, self._clock(c)))
+        return await self.runner.run(lambda c: statements.run_again(c, task_id, self._clock(c)))
 
     async def run_again_all(self, queue_name: str, *, reason: str | None = None, limit: int = 1000) -> int:
         """Make dead tasks of a queue PENDING and due now, in as many short transactions as it takes."""
@@ -171,13 +172,13 @@ class SQLStore:
             some = min(limit - count, _AGAIN_AT_ONCE)
             return statements.run_some_again(connection, queue_name, reason, now_us, died_until_us, some)
 
-        while count < limit and (revived := await self._runner.run(again)):
+        while count < limit and (revived := await self.runner.run(again)):
             count += revived
         return count
 
     async def cancel(self, task_id: int) -> bool:
         """Call a task off."""
-        cancelled = await self._runner.run(self._cancel(task_id))
+        cancelled = await self.runner.run(self._cancel(task_id))
         if cancelled:
             self.called_off(task_id)
         return cancelled
@@ -190,14 +191,14 @@ class SQLStore:
 
     async def delete(self, task_id: int) -> bool:
         """Remove a task that is not running."""
-        return await self._runner.run(lambda c: statements.remove(c, task_id, self._clock(c), self._tombstone_us))
+        return await self.runner.run(lambda c: statements.remove(c, task_id, self._clock(c), self._tombstone_us))
 
     async def _past_damage(self, look: Callable[[Connection], T], *, write: bool = False) -> T:
         try:
-            return await self._runner.run(look, write=write)
+            return await self.runner.run(look, write=write)
         except DamageError:
-            await self._runner.run(lambda c: damage.bury(c, self._clock(c)))
-            return await self._runner.run(look, write=write)
+            await self.runner.run(lambda c: damage.bury(c, self._clock(c)))
+            return await self.runner.run(look, write=write)
 
     def _prepare(self, create_tables: bool, connection: Connection) -> None:
         if create_tables:

@@ -13,6 +13,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 
+from hookware.env import Env
+
 Clock = Callable[[Connection], int]
 """Gives the database's time, in microseconds since the epoch, over a connection that is in a transaction."""
 
@@ -43,6 +45,11 @@ def postgresql_time(connection: Connection) -> int:
     """Give PostgreSQL's time in a transaction of the user's, whose limits are the user's affair."""
     now_us: int = connection.execute(_NOW).scalar_one()
     return now_us
+
+
+def ahead_with(env: Env, clock: Clock) -> Clock:
+    """Give a clock that is ahead of the database's as far as `env` is ahead of its host's, by a test's doing."""
+    return lambda connection: clock(connection) + env.ahead_us
 
 
 def from_now(us: int) -> int:
