@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import Decision, State
 from hookware.core.task import Headers, Lease, LeasedTask, NewTask, Progress
 
@@ -72,7 +73,12 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInfo:
-    """A stored task as people see it."""
+    """A stored task as people see it.
+
+    `origin`: the request that added it, as its method and path, "POST /orders"; of one that a task has added, the
+    request which that task was delivered as. None: it was added outside of requests. `parent_id`: the task that added
+    it in its handler, which may be gone by now.
+    """
 
     id: int
     queue_name: str
@@ -96,6 +102,8 @@ class TaskInfo:
     limit_key: str | None = None
     depth: int = 0
     progress: Progress | None = None
+    origin: str | None = None
+    parent_id: int | None = None
 
 
 class Store(Protocol):
@@ -187,6 +195,17 @@ class Inspector(Protocol):
         self, *, state: State | None = None, queue_name: str | None = None, limit: int = 100
     ) -> list[TaskInfo]:
         """List tasks by id, oldest first."""
+        ...
+
+    async def attempts(self, task_id: int) -> list[AttemptRecord]:
+        """List what is kept of a task's attempts, in their order; of more than 20, the first and the last 10.
+
+        Which are kept says `Hookware(attempt_history=...)`. They go with the task.
+        """
+        ...
+
+    async def children(self, task_id: int, limit: int = 100) -> list[TaskInfo]:
+        """List the tasks that a task has added in its handler and that are still there, by id."""
         ...
 
     async def set_paused(self, queue_name: str, paused: bool) -> None:
