@@ -1,12 +1,13 @@
 """What the app answered to a delivery: the messages it sends are judged and thrown away."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
 
 import anyio
 from anyio.lowlevel import checkpoint
 from starlette.types import Message
 
+from hookware.core.history import MAX_RESPONSE_BYTES
 from hookware.env import Env
 from hookware.errors import describe
 
@@ -14,7 +15,7 @@ NO_RETRY_HEADER = b"x-hookware-no-retry"
 """On a response that is not a success, with the value 1: do not try this task again."""
 
 _MOST_RETRY_AFTER_SECONDS = 30 * 86_400
-_MOST_TEXT_BYTES = 200
+_MOST_ERROR_BYTES = 200
 _POSTPONING = (429, 503)
 _NO_ROUTE = (
     " (does a handler or route of the app take this method and URL? Check url=, and that the module which "
@@ -32,16 +33,20 @@ class Answer:
 
     Attributes:
         status: the HTTP status, 0 while there is none.
-        byte_count: how long the body was; of a failure its beginning is kept, for the error text.
+        headers: its headers, once there is a status.
+        body: the beginning of its body; of a success only where it `keeps_all`.
+        byte_count: how long the body was.
         finished: whether its last byte has come.
     """
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, *, keeps_all: bool = False) -> None:
         self._env = env
+        self._keeps_all = keeps_all
         self._violation: str | None = None
         self._no_retry = False
         self._retry_after = b""
-        self._text = b""
+        self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self.body = b""
         self.status = 0
         self.byte_count = 0
         self.finished = False
@@ -85,7 +90,7 @@ class Answer:
                 "or Hookware a base_url that is not redirected"
             )
         where = _NO_ROUTE if self.status in (404, 405) else ""
-        text = self._text.decode("utf-8", "replace").strip()
+        text = self.body[:_MOST_ERROR_BYTES].decode("utf-8", "replace").strip()
         return f"answered {self.status}{where}{': ' if text else ''}{text}"
 
     def succeed(self) -> None:
@@ -122,8 +127,8 @@ class Answer:
         elif kind == "http.response.body" and self.status != 0 and not self.finished:
             body = message.get("body", b"")
             self.byte_count += len(body)
-            if not is_success(self.status):
-                self._text += body[: _MOST_TEXT_BYTES - len(self._text)]
+            if self._keeps_all or not is_success(self.status):
+                self.body += body[: MAX_RESPONSE_BYTES - len(self.body)]
             if not message.get("more_body", False):
                 self.finished = True
                 if self._finishes is not None:
@@ -135,7 +140,8 @@ class Answer:
     def _start(self, status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
         if not isinstance(status, int) or not 100 <= status <= 999:
             raise ValueError(f"the status must be a whole number from 100 to 999, got {status!r}")
-        for name, value in headers:
+        self.headers = tuple(headers)
+        for name, value in self.headers:
             if name.lower() == NO_RETRY_HEADER:
                 self._no_retry = value.strip() == b"1"
             elif name.lower() == b"retry-after":

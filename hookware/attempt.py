@@ -102,4 +102,5 @@ class Attempt:
         left_us = self.task.deadline_us - int((now - self.began_at) * 1e6)
         last, again = self.delivery, replace(self.task, deadline_us=left_us)
         self.delivery = Delivery(again, collided=last.collided, sees_snapshot=last.sees_snapshot)
+        self.delivery.completion = last.completion
         return left_us > 0

@@ -8,6 +8,7 @@ from typing import Final
 from hookware.core.codec import CODEC_HEADER, Codec
 from hookware.core.dotted import is_module_name
 from hookware.core.headers import check_header
+from hookware.core.history import HISTORIES, AttemptHistory
 from hookware.core.lifecycle import Circumstances
 from hookware.core.queue import DEFAULT_QUEUE, QueueSettings
 from hookware.core.task import MOST_DEADLINE_US, LeasedTask
@@ -46,6 +47,7 @@ class Config:
             what a database that is away for a moment, or a busy process, may take.
         max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit.
         refuse_unknown_queues: a queue that is neither in `queues` nor the default one cannot be used.
+        attempt_history: which attempts are kept to be looked at, as long as their task is there.
     """
 
     concurrency: int = 10
@@ -68,6 +70,7 @@ class Config:
     cron_grace_seconds: float = 3600.0
     max_chain_depth: int | None = None
     refuse_unknown_queues: bool = False
+    attempt_history: AttemptHistory = "failures"
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "crash_limit", "max_body_bytes"):
@@ -96,6 +99,10 @@ class Config:
             _check_codec(self.codec)
         if self.max_chain_depth is not None:
             _check_count("max_chain_depth", self.max_chain_depth)
+        if self.attempt_history not in HISTORIES:
+            raise ConfigurationError(
+                f'attempt_history must be "failures", "all" or "off", got {self.attempt_history!r}'
+            )
         for queue in self.queues.values():
             _check_retention(queue)
 

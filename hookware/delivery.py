@@ -18,6 +18,7 @@ from hookware.alarms import Alarms
 from hookware.answer import Answer
 from hookware.config import Config
 from hookware.core.headers import check_names, checked_method, content_type_of, delivery_headers
+from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask, Progress
@@ -61,12 +62,16 @@ class Delivery:
         progress: how far it has come, as its handler last said.
         trace: entered around the app, in the request's own context.
         on_progress: told of what it says, in whatever thread; it must not block.
+        answer: what the app has answered; None: it has not been called.
+        completion: gives what is to be kept of the attempt if its handler's own transaction ends the task.
     """
 
     __slots__ = (
+        "answer",
         "collided",
         "completed",
         "completing",
+        "completion",
         "conflict",
         "failure",
         "lease_lost",
@@ -91,6 +96,12 @@ class Delivery:
         self.progress: Progress | None = None
         self.trace: AbstractContextManager[object] = _UNTRACED
         self.on_progress: Callable[[Progress], None] = lambda _progress: None
+        self.answer: Answer | None = None
+        self.completion: Callable[[], AttemptRecord | None] = _nothing
+
+
+def _nothing() -> None:
+    """Keep nothing."""
 
 
 def delivery_in(scope: Mapping[str, object]) -> Delivery | None:
@@ -176,7 +187,7 @@ class Call:
         self._env = env
         self._alarms = alarms
         self._on_ended = on_ended
-        self.answer = Answer(env)
+        self.answer = delivery.answer = Answer(env, keeps_all=config.attempt_history == "all")
         self._seconds = delivery.task.deadline_us / 1e6
         self._began = env.monotonic()
         self._ended_at: float | None = None

@@ -25,6 +25,7 @@ from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
 from hookware.log import fields_of, log_of
+from hookware.recorder import Recorder
 from hookware.settler import Answer, Settler
 from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
@@ -66,6 +67,7 @@ class Dispatcher:
         self._env, self._config, self._events, self._owner = env, config, events, owner
         self._hurry, self._on_left_over = hurry, on_left_over
         self._settler = Settler(store, env, self.health)
+        self._recorder = Recorder(env, config, owner)
         self._slowdown = Slowdown(env)
         self._foreground = foreground or Foreground(env, config)
         self._alarms = Alarms(env)
@@ -229,6 +231,7 @@ class Dispatcher:
         self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
         for attempt in claimed:
             self._attempts[attempt.lease] = attempt
+            self._recorder.hold(attempt)
             self._foreground.began(attempt)
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
             lease, sent_at = attempt.lease, attempt.claimed_at
@@ -292,7 +295,9 @@ class Dispatcher:
         if isinstance(outcome, Succeeded) and outcome.completed:
             settled(Answer.ACCEPTED)
         else:
-            self._settler.settle(Settlement(attempt.lease, decision), lambda: not attempt.lost, settled)
+            record, has_history = self._recorder.of(attempt, decision), attempt.task.record_count > 0
+            settlement = Settlement(attempt.lease, decision, record=record, has_history=has_history)
+            self._settler.settle(settlement, lambda: not attempt.lost, settled)
 
     def _settled(self, attempt: Attempt, decision: Decision, seconds: float, waited: float, answer: Answer) -> None:
         try:

@@ -1,13 +1,13 @@
 """From a draft to the task that is stored: its id, the configured defaults, and its body through the codec."""
 
 from hookware.config import Config
-from hookware.core.task import Draft, NewTask
+from hookware.core.task import NO_LINEAGE, Draft, Lineage, NewTask
 from hookware.encoding import encoded
 from hookware.env import Env
 from hookware.errors import TaskTooLargeError
 
 
-def task_of(draft: Draft, config: Config, env: Env) -> NewTask:
+def task_of(draft: Draft, config: Config, env: Env, lineage: Lineage = NO_LINEAGE) -> NewTask:
     """Give a draft its id and the configured defaults, and its body the form in which it is stored.
 
     Raises:
@@ -38,6 +38,6 @@ def task_of(draft: Draft, config: Config, env: Env) -> NewTask:
         deadline_us=deadline_us,
         keys=draft.keys,
         tag=draft.tag,
-        depth=draft.depth,
+        lineage=lineage,
     )
     return encoded(config.codec, task)

@@ -101,6 +101,8 @@ class Hookware:
             would say as a mapping, or CronEntry objects.
         cron_grace_seconds: how old a time may be that nobody was there for, and that is made up for; of several such
             times of one entry only the latest is; at least a minute.
+        attempt_history: which attempts `inspector().attempts()` shows: "failures", those that did not complete their
+            task, "all", completed ones too where their queue keeps finished tasks; "off". They go with the task.
         max_chain_depth: how many tasks may follow each other, each added by the one before; None: no limit, so that a
             task which adds itself again goes on for ever.
         observers: what watches it, such as `hookware.prometheus.Prometheus()` and
@@ -137,6 +139,7 @@ class Hookware:
         codec: Codec | None = None,
         cron: CronSource = (),
         cron_grace_seconds: float = 3600.0,
+        attempt_history: Literal["failures", "all", "off"] = "failures",
         max_chain_depth: int | None = None,
         observers: Iterable[Observer] = (),
         router: TaskRouter | None = None,
@@ -169,6 +172,7 @@ class Hookware:
                 deferred_pickle_keys=pickle_keys_of(deferred_pickle_key),
                 codec=codec,
                 cron_grace_seconds=cron_grace_seconds,
+                attempt_history=attempt_history,
                 max_chain_depth=max_chain_depth,
             )
             self._outbox = self._outbox_on(engine, listen, cron, observers)
@@ -254,7 +258,7 @@ class Hookware:
         elif handler is not None and not handler.public:
             await forbid(send)
         else:
-            unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope))
+            unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope), scope=scope)
             with self._foreground.request(send) as noting_send:
                 await serve_request(app, unit, _cleaned(scope), receive, noting_send)
             await self._loops.served()

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import anyio
 
 from hookware.config import Config
-from hookware.core.lifecycle import Decision, LeaseExpired, decide
+from hookware.core.lifecycle import Decision, Die, LeaseExpired, Retry, decide
 from hookware.core.retention import retention
 from hookware.core.task import Lease, LeasedTask
 from hookware.env import Env, Wake
 from hookware.events import AttemptSettled, Events
 from hookware.health import Health
 from hookware.owner import is_dead
+from hookware.recorder import crash_of
 from hookware.store.base import LATEST_US, Settlement, Store
 from hookware.supervisor import supervise
 
@@ -136,13 +137,19 @@ class Reaper:
             return 0
         decisions = [self._decide(task) for task in tasks]
         self._env.fp("reap.before")
-        pairs = zip(tasks, decisions, strict=True)
-        results = await self._store.settle([Settlement(task.lease, each, task.lease_until_us) for task, each in pairs])
+        settlements = [self._settlement(task, decision) for task, decision in zip(tasks, decisions, strict=True)]
+        results = await self._store.settle(settlements)
         self._env.fp("reap.settled")
         for task, decision, accepted in zip(tasks, decisions, results, strict=True):
             if accepted:
                 self._events.emit(AttemptSettled(task, decision, accepted=True, duration_seconds=0.0, was_begun=False))
         return sum(results)
+
+    def _settlement(self, task: LeasedTask, decision: Decision) -> Settlement:
+        record = None
+        if self._config.attempt_history != "off" and isinstance(decision, Retry | Die):
+            record = crash_of(task, decision)
+        return Settlement(task.lease, decision, task.lease_until_us, record)
 
     def _decide(self, task: LeasedTask) -> Decision:
         # `expired` gives the database's time as `claimed_us`.

@@ -10,16 +10,17 @@ import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection, Engine, TextClause, event, insert
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from hookware.core.task import MOST_DEPTH, Draft, NewTask
+from hookware.ancestry import new_tasks
+from hookware.core.task import Draft, NewTask
 from hookware.delivery import Delivery
-from hookware.errors import BadTransactionStateError, ChainTooDeepError, ConfigurationError, SessionError
+from hookware.errors import BadTransactionStateError, ConfigurationError, SessionError
 from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox
 from hookware.store.sql.own_session import OwnSession
 from hookware.store.sql.row_events import Ending, refuse_conflict
@@ -31,10 +32,6 @@ _LEDGER: Final = "hookware.ledger"
 _WROTE: Final = "hookware.wrote"
 _TRIED: Final = "hookware.tried"
 _ADDED: Final = "hookware.added"
-_GROWTH: Final = (
-    "tasks add tasks that add more of them than run, {method} {url} for one. If they are not meant to, pause their "
-    "queue, and set Hookware(max_chain_depth=...) or the queue's rate"
-)
 
 
 # ENQUEUE
@@ -53,7 +50,7 @@ def enqueue(
         TaskAlreadyExistsError: added at once, and the name is taken.
     """
     outbox, unit = outbox_for(session, connection)
-    tasks = _new_tasks(drafts, outbox, unit)
+    tasks = new_tasks(drafts, outbox, unit)
     if connection is not None:
         _insert_on(_sync_connection(connection), tasks, outbox)
     elif session is not None:
@@ -78,31 +75,16 @@ async def enqueue_async(
     """Do the same without blocking the event loop, also where the task is inserted at once."""
     outbox, unit = outbox_for(session, connection)
     if connection is not None and hasattr(connection, "sync_connection"):
-        tasks = _new_tasks(drafts, outbox, unit)
+        tasks = new_tasks(drafts, outbox, unit)
         await connection.run_sync(_insert_on, tasks, outbox)  # type: ignore[attr-defined]  # an AsyncConnection
         return tasks
     at_once = session is None and connection is None and (transactional is False or not _may_join(unit))
     if not at_once or transactional is True:
         return enqueue(drafts, session=session, connection=connection, transactional=transactional)
-    tasks = _new_tasks(drafts, outbox, unit)
+    tasks = new_tasks(drafts, outbox, unit)
     _refuse_second_writer(unit)
     await outbox.add(tasks)
     return tasks
-
-
-def _new_tasks(drafts: Sequence[Draft], outbox: Outbox, unit: UnitOfWork | None) -> list[NewTask]:
-    if unit is None or unit.delivery is None:
-        return outbox.new_tasks(drafts)
-    parent, limit = unit.delivery.task, outbox.config.max_chain_depth
-    depth = min(parent.depth + 1, MOST_DEPTH)
-    if limit is not None and depth > limit:
-        raise ChainTooDeepError(
-            f"task {parent.label} is {parent.depth} tasks deep in a chain of tasks that add tasks, and max_chain_depth "
-            f"is {limit}: end the chain, or begin another one in a request; or raise Hookware(max_chain_depth=...)"
-        )
-    if outbox.growth.added(parent.depth, len(drafts), outbox.env.monotonic()):
-        outbox.warn_once("growth", _GROWTH.format(method=parent.method, url=parent.url.partition("?")[0]))
-    return outbox.new_tasks([replace(draft, depth=depth) for draft in drafts])
 
 
 def _enqueue_in_request(tasks: Sequence[NewTask], outbox: Outbox, unit: UnitOfWork, transactional: bool | None) -> None:
@@ -324,7 +306,8 @@ def _commits(session: Session) -> None:
     if ledger.completes is not None:
         # No earlier: it locks the task's row, and while that is locked its lease cannot be renewed.
         ledger.completes.completing, task = True, ledger.completes.task
-        ledger.ending = Ending(session, task, keep=ledger.outbox.store.retention.keeps(task.queue_name))
+        keep, record = ledger.outbox.store.retention.keeps(task.queue_name), ledger.completes.completion()
+        ledger.ending = Ending(session, task, keep=keep, record=record)
     if ledger.rows and ledger.unit is not None:
         ledger.unit.commits_late()  # said before, because the commit that fails is the one that matters
 

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,12 @@ import anyio.to_thread
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from hookware.core.lifecycle import Complete
+from hookware.core.task import stored_origin
 from hookware.delivery import Delivery
 from hookware.errors import AmbiguousSessionError, SecondWriterError, SessionError, TaskLeaseExpiredError
 from hookware.log import log_of
+from hookware.store.base import Settlement
 from hookware.store.sql.outbox import Outbox
 from hookware.store.sql.own_session import FINISHED, OwnSession, new_async_session
 from hookware.store.sql.settle import complete, refusal
@@ -39,14 +42,22 @@ class UnitOfWork:
         outbox: the queue's database.
         delivery: the attempt, where this request is a task.
         misplaced: why no task may be added in this request, if so.
+        scope: that of a request from the network.
         response_started: set by the middleware when the response begins to leave.
         completing: `complete_in` was called.
     """
 
-    def __init__(self, outbox: Outbox, delivery: Delivery | None = None, misplaced: str | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        delivery: Delivery | None = None,
+        misplaced: str | None = None,
+        scope: Mapping[str, object] | None = None,
+    ) -> None:
         self.outbox = outbox
         self.delivery = delivery
         self.misplaced = misplaced
+        self.scope = scope
         self.response_started = False
         self.completing = False
         self._finished = False
@@ -61,6 +72,16 @@ class UnitOfWork:
             outbox.growth.ran(delivery.task.depth, outbox.env.monotonic())
 
     # What enqueue and the session events ask.
+
+    @property
+    def origin(self) -> str | None:
+        """The method and path of the request, as they are kept with the tasks that it adds."""
+        if self.delivery is not None:
+            task = self.delivery.task
+            return stored_origin(task.method, task.url.partition("?")[0])
+        if self.scope is None:
+            return None
+        return stored_origin(str(self.scope.get("method")), str(self.scope.get("path")))
 
     @property
     def collects(self) -> bool:
@@ -262,7 +283,9 @@ class UnitOfWork:
             return
         now_us, task = self.outbox.clock(connection), delivery.task
         retention = self.outbox.store.retention.only(task.queue_name)
-        if not complete(connection, task.lease, now_us, self.outbox.tombstone_us, retention):
+        has_history = task.record_count > 0
+        ended = Settlement(task.lease, Complete(), record=delivery.completion(), has_history=has_history)
+        if not complete(connection, ended, now_us, self.outbox.tombstone_us, retention):
             delivery.lease_lost = True
             raise TaskLeaseExpiredError(
                 f"task {task.label} {refusal(connection, task.id)}; what this one wrote is rolled back"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from hookware.core.task import Headers
 
@@ -73,15 +73,22 @@ class AttemptRecord:
         return None if self.began_us is None else max(0, self.ended_us - self.began_us)
 
 
+def outcome_of(value: object) -> AttemptOutcome:
+    """Give the outcome that is stored as a text; "crashed" for one that is none."""
+    return next((outcome for outcome in get_args(AttemptOutcome) if outcome == value), "crashed")
+
+
 def superseded(number: int) -> int | None:
     """Say which attempt is not kept any longer once the one with this number is; None: all are."""
     return number - LAST_KEPT if number > FIRST_KEPT + LAST_KEPT else None
 
 
-def shown_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def shown_headers(headers: Iterable[tuple[object, object]]) -> Headers:
     """Give the headers of a response as they are kept: bounded, as text, without those that may hold a secret."""
     shown: list[tuple[str, str]] = []
     for raw_name, raw_value in headers:
+        if not isinstance(raw_name, bytes) or not isinstance(raw_value, bytes):
+            continue  # no server would send it
         name = raw_name[:_MOST_NAME].decode("latin-1").lower()
         if not any(word in name for word in _SECRET):
             shown.append((name, raw_value[:_MOST_VALUE].decode("latin-1")))

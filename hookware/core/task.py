@@ -22,6 +22,9 @@ MOST_DEADLINE_US = 100 * 365 * 86_400 * 1_000_000
 MOST_DEPTH = 2**31 - 1
 """The depth that stands for all that is deeper: a task that adds itself again for ever gets there one day."""
 
+MOST_ORIGIN = 200
+"""How many characters of the request that added a task are kept."""
+
 PULL = "PULL"
 """The method of tasks that are not delivered, but leased from a pull queue."""
 
@@ -52,6 +55,29 @@ class Keys:
 
 
 NO_KEYS = Keys()
+
+
+class Lineage(NamedTuple):
+    """Where a task comes from.
+
+    Attributes:
+        origin: the method and path of the request that it was added in; None: it was added outside of requests.
+        parent_id: the task whose handler has added it, in that request.
+        depth: how many tasks came before it, each of which has added the next one.
+    """
+
+    origin: str | None = None
+    parent_id: int | None = None
+    depth: int = 0
+
+
+NO_LINEAGE = Lineage()
+
+
+def stored_origin(method: str, path: str) -> str:
+    """Give a request as it is kept with the tasks that are added in it: bounded, and fit for any database."""
+    text = f"{method:.10} {path:.{MOST_ORIGIN}}"[:MOST_ORIGIN]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 class Progress(NamedTuple):
@@ -89,7 +115,6 @@ class Draft:
     deadline_us: int | None = None
     keys: Keys = NO_KEYS
     tag: str | None = None
-    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +137,7 @@ class NewTask:
     deadline_us: int = DEFAULT_DEADLINE_US
     keys: Keys = NO_KEYS
     tag: str | None = None
-    depth: int = 0
+    lineage: Lineage = NO_LINEAGE
 
     @property
     def lane(self) -> str:
@@ -132,7 +157,8 @@ class LeasedTask:
     """A task that this process has claimed: what a delivery and the decision after it need to know.
 
     `attempt_count` includes the attempt now beginning; `crash_count` of them ended with an expired lease.
-    `lease_until_us` is as it was read; a heartbeat may have moved it on since.
+    `lease_until_us` is as it was read; a heartbeat may have moved it on since. `record_count` is how many records there
+    have been of earlier attempts. `owner` is whose lease has ended, where the task is taken back.
     """
 
     id: int
@@ -153,6 +179,8 @@ class LeasedTask:
     deadline_us: int
     lease_until_us: int = 0
     depth: int = 0
+    record_count: int = 0
+    owner: str | None = None
 
     @property
     def lease(self) -> Lease:

@@ -64,11 +64,15 @@ class Settlement:
 
     `lease_until_us`: for whoever takes a task back, the end of the lease as it saw it. If the holder has renewed the
     lease since, or its transaction is just removing the task, it lives, and the decision is refused.
+    `record`: what is to be kept of the attempt, if the decision is accepted and leaves the task there.
+    `has_history`: records of earlier attempts are kept; where the decision removes the task, they go with it.
     """
 
     lease: Lease
     decision: Decision
     lease_until_us: int | None = None
+    record: AttemptRecord | None = None
+    has_history: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hookware.core.dedup import Waiting, survivors
+from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, State
 from hookware.core.queue import QueueSettings
 from hookware.core.retention import Retention, retention
 from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
+from hookware.store.memory_attempts import Attempts
 from hookware.store.memory_claim import Choosing, Queues
 from hookware.store.memory_rows import Holder, Key, Row, attempted, info, leased
 
@@ -40,6 +42,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._rows: dict[int, Row] = {}
         self._names: dict[Key, Holder] = {}
+        self._attempts = Attempts()
         self._queues = Queues(queues or {})
 
     def insert(self, tasks: Iterable[NewTask]) -> None:
@@ -108,6 +111,7 @@ class MemoryStore:
                 del self._names[key]
             for task_id in old:
                 del self._rows[task_id]
+                self._attempts.forget(task_id)
             return len(names) + len(old) + self._prune_kept(now_us)
 
     async def note_progress(self, notes: Mapping[Lease, Progress]) -> frozenset[int]:
@@ -143,6 +147,17 @@ class MemoryStore:
             infos = [info(self._rows[task_id]) for task_id in sorted(self._rows)]
         wanted = [i for i in infos if state in (None, i.state) and queue_name in (None, i.queue_name)]
         return wanted[: max(0, limit)]
+
+    async def attempts(self, task_id: int) -> list[AttemptRecord]:
+        """List what is kept of a task's attempts."""
+        with self._lock:
+            return self._attempts.of_task(task_id)
+
+    async def children(self, task_id: int, limit: int = 100) -> list[TaskInfo]:
+        """List the tasks that a task has added."""
+        with self._lock:
+            infos = [info(self._rows[i]) for i in sorted(self._rows) if self._rows[i].task.lineage.parent_id == task_id]
+        return infos[: max(0, limit)]
 
     async def set_paused(self, queue_name: str, paused: bool) -> None:
         """Let a queue wait, or go on."""
@@ -200,7 +215,8 @@ class MemoryStore:
 
     def _revive(self, row: Row) -> None:
         state = State.PULL if row.task.is_pull else State.PENDING
-        self._put(Row(task=row.task, eta_us=self._clock_us(), state=state, fence=row.fence, added=row.added))
+        again = Row(task=row.task, eta_us=self._clock_us(), state=state, fence=row.fence, added=row.added)
+        self._put(replace(again, record_count=row.record_count))
 
     def _prune_kept(self, now_us: int) -> int:
         """Remove what its queue has kept for its time."""
@@ -225,6 +241,7 @@ class MemoryStore:
     def _forget(self, row: Row, now_us: int) -> None:
         """Remove a task; a name that it has won and still holds stays taken for a while."""
         del self._rows[row.task.id]
+        self._attempts.forget(row.task.id)
         if row.key is not None and self._names.get(row.key) == Holder(row.task.id):
             self._names[row.key] = Holder(row.task.id, min(now_us + self._tombstone_us, LATEST_US))
 
@@ -319,10 +336,11 @@ class MemoryStore:
         takes_back = isinstance(decision, Retry | Die) and settlement.lease_until_us is not None
         if takes_back and settlement.lease_until_us != row.lease_until_us:
             return False
-        free = replace(row, owner=None, lease_until_us=0)
+        record, recorded = settlement.record, row.record_count
+        free = replace(row, owner=None, lease_until_us=0, record_count=recorded if record is None else record.number)
         match decision:
             case Complete() if kept_us := self._kept().completed_us.get(row.task.queue_name):
-                self._remove(row, now_us)
+                self._tombstone(row, now_us)
                 until_us = min(now_us + kept_us, LATEST_US)
                 self._put(replace(free, state=State.COMPLETED, ended_us=now_us, lease_until_us=until_us))
             case Complete():
@@ -341,10 +359,16 @@ class MemoryStore:
             case Die(reason=reason):
                 dead = attempted(free, decision)
                 self._put(replace(dead, state=State.DEAD, ended_us=now_us, dead_reason=reason))
+        if record is not None and row.task.id in self._rows:
+            self._attempts.write(record)
         return True
 
     def _remove(self, row: Row, now_us: int) -> None:
         del self._rows[row.task.id]
+        self._attempts.forget(row.task.id)
+        self._tombstone(row, now_us)
+
+    def _tombstone(self, row: Row, now_us: int) -> None:
         if row.key is not None and row.state is not State.COMPLETED:
             holder = self._names.get(row.key)
             if holder is None or holder.task_id == row.task.id or not holder.holds(now_us):

@@ -28,6 +28,7 @@ class Row:
     dead_reason: str | None = None
     ended_us: int = 0
     progress: Progress | None = None
+    record_count: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -83,7 +84,9 @@ def leased(row: Row, now_us: int) -> LeasedTask:
         retry=task.retry,
         deadline_us=task.deadline_us,
         lease_until_us=row.lease_until_us,
-        depth=task.depth,
+        depth=task.lineage.depth,
+        record_count=row.record_count,
+        owner=row.owner,
     )
 
 
@@ -111,6 +114,8 @@ def info(row: Row) -> TaskInfo:
         dedup_key=task.keys.dedup_key,
         fair_key=task.keys.fair_key,
         limit_key=task.keys.limit_key,
-        depth=task.depth,
+        depth=task.lineage.depth,
         progress=row.progress,
+        origin=task.lineage.origin,
+        parent_id=task.lineage.parent_id,
     )

@@ -13,7 +13,7 @@ from hookware.core.dedup import Waiting, survivor, survivors
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask, NewTask
 from hookware.store.base import LATEST_US
-from hookware.store.sql import names
+from hookware.store.sql import attempts, names
 from hookware.store.sql.names import Key, Wish
 from hookware.store.sql.read import PENDING, chunks, keyed
 from hookware.store.sql.tables import task_table
@@ -141,4 +141,6 @@ def _lost(connection: Connection, wishes: Sequence[Wish], now_us: int) -> dict[i
 def _drop(connection: Connection, task_ids: Iterable[int], expires_us: int) -> None:
     """Remove waiting tasks; the names they had won stay taken until then."""
     for some in chunks(task_ids):
-        names.let_go(connection, connection.execute(_DROP, {"ids": list(some)}).scalars().all(), expires_us)
+        gone = connection.execute(_DROP, {"ids": list(some)}).scalars().all()
+        attempts.forget(connection, gone)
+        names.let_go(connection, gone, expires_us)

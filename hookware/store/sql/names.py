@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from hookware.core.lifecycle import State
 from hookware.store.base import AddResult
+from hookware.store.sql import attempts
 from hookware.store.sql.damage import DamageError, fetched
 from hookware.store.sql.read import chunks, keyed
 from hookware.store.sql.tables import name_table, task_table
@@ -132,6 +133,7 @@ def drop(connection: Connection, task_ids: Iterable[int], expires_us: int) -> No
     """Remove tasks that are locked here; the names that they have won, and still hold, stay taken until then."""
     for some in chunks(task_ids):
         connection.execute(delete(task_table).where(_tasks.id.in_(some)))
+        attempts.forget(connection, some)
         let_go(connection, some, expires_us)
 
 

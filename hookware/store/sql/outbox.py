@@ -14,7 +14,7 @@ from hookware.asking import Asking
 from hookware.config import Config, check_mode
 from hookware.core.cron import CronEntry
 from hookware.core.growth import Growth
-from hookware.core.task import Draft, NewTask
+from hookware.core.task import NO_LINEAGE, Draft, Lineage, NewTask
 from hookware.drafting import task_of
 from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
 from hookware.errors import ConfigurationError, SessionError, describe
@@ -192,7 +192,7 @@ class Outbox:
                 "name, and map that one instead of None"
             )
 
-    def new_tasks(self, drafts: Sequence[Draft]) -> list[NewTask]:
+    def new_tasks(self, drafts: Sequence[Draft], lineage: Lineage = NO_LINEAGE) -> list[NewTask]:
         """Give the drafts of one call, which go to one queue, their ids and the configured defaults.
 
         Raises:
@@ -200,14 +200,14 @@ class Outbox:
             TaskTooLargeError: a payload is over the configured limit.
             InvalidQueueModeError: push tasks go to a pull queue, or the reverse.
         """
-        tasks = [self.new_task(draft) for draft in drafts]
+        tasks = [self.new_task(draft, lineage) for draft in drafts]
         for task in tasks[:1]:
             check_mode(self.config.queue(task.queue_name), wants_pull=task.is_pull)
         return tasks if self.tracing is None else list(self.tracing.added(tasks))
 
-    def new_task(self, draft: Draft) -> NewTask:
+    def new_task(self, draft: Draft, lineage: Lineage = NO_LINEAGE) -> NewTask:
         """Give a draft its id and the configured defaults, and its body the form in which it is stored."""
-        return task_of(draft, self.config, self.env)
+        return task_of(draft, self.config, self.env, lineage)
 
     async def prepare(self) -> None:
         """Make the tables if asked to, and test that the user's engine can roll back; once.

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from hookware.core.allowance import QueueState, effective
 from hookware.core.lifecycle import State
 from hookware.core.queue import QueueSettings
-from hookware.store.sql import executed, names, queues
+from hookware.store.sql import attempts, executed, names, queues
 from hookware.store.sql.operation import Moment
 from hookware.store.sql.read import DEAD, LEASED, PENDING, PULL, chunks
 from hookware.store.sql.tables import queue_table, task_table
@@ -109,12 +109,16 @@ def delete_by_id(connection: Connection, moment: Moment, queue_name: str, ids: C
     labels: set[str] = set()
     for some in chunks(ids):
         statement = delete(task_table).where(_tasks.id.in_(some), _tasks.queue_name == queue_name)
-        for row in connection.execute(statement.returning(_tasks.id, _tasks.name, _tasks.state)):
+        recorded: list[int] = []
+        for row in connection.execute(statement.returning(_tasks.id, _tasks.name, _tasks.state, _tasks.record_count)):
+            if row.record_count is not None:
+                recorded.append(row.id)
             labels.add(row.name or str(row.id))
             if row.state == State.LEASED:
                 moment.on_removed(row.id)
             if row.name is not None:
                 gone.append(names.Wish(queue_name, row.name, row.id))
+        attempts.forget(connection, recorded)
     names.tombstone(connection, gone, moment.tombstone_until_us, moment.now_us)
     return labels
 

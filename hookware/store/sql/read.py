@@ -1,6 +1,7 @@
 """Rows out of the task table, one damaged row never holding up the others."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import Boolean, ColumnElement, Connection, Label, Select, literal_column, tuple_
@@ -82,8 +83,9 @@ def leased_or_bare(row: Row, now_us: int) -> LeasedTask:
     Raises:
         DamageError: not even its key and its fence are there.
     """
+    owner = row["owner"] if isinstance(row["owner"], str) else None
     try:
-        return to_leased(row, now_us)
+        return replace(to_leased(row, now_us), owner=owner)
     except ValueError:
         if not isinstance(row["id"], int) or not isinstance(row["fence"], int):
             raise DamageError("a leased task has no key, or no fence") from None
@@ -106,4 +108,5 @@ def leased_or_bare(row: Row, now_us: int) -> LeasedTask:
         retry=None,
         deadline_us=DEFAULT_DEADLINE_US,
         lease_until_us=lease_until_us if isinstance(lease_until_us, int) else 0,
+        owner=owner,
     )

@@ -4,10 +4,12 @@ from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
+from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask
 from hookware.errors import TaskAlreadyExistsError
 from hookware.store.base import LATEST_US
+from hookware.store.sql import attempts
 from hookware.store.sql.dedup import is_waiting
 from hookware.store.sql.names import Wish, tombstone
 from hookware.store.sql.outbox import outbox_of
@@ -21,13 +23,14 @@ class Ending:
     Either carries the fence.
     """
 
-    def __init__(self, session: Session, task: LeasedTask, *, keep: bool) -> None:
+    def __init__(self, session: Session, task: LeasedTask, *, keep: bool, record: AttemptRecord | None = None) -> None:
         self._keep = keep
         row = self._row = TaskRow()
         row.id = task.id
         make_transient_to_detached(row)
-        for name in ("fence", "queue_name", "name"):
+        for name in ("fence", "queue_name", "name", "record_count"):
             set_committed_value(row, name, getattr(task, name))
+        row.record = record
         if keep:
             session.add(row)
             row.state, row.owner = int(State.COMPLETED), None
@@ -83,10 +86,18 @@ def _ends(_mapper: object, connection: Connection, row: TaskRow) -> None:
 @event.listens_for(TaskRow, "after_update")
 def _ended(_mapper: object, connection: Connection, row: TaskRow) -> None:
     row.was_updated = True
+    if row.record is not None:
+        attempts.write(connection, [row.record])
     _leave_name(_mapper, connection, row)
 
 
 @event.listens_for(TaskRow, "after_delete")
+def _gone(_mapper: object, connection: Connection, row: TaskRow) -> None:
+    if row.record_count:
+        attempts.forget(connection, [row.id])
+    _leave_name(_mapper, connection, row)
+
+
 def _leave_name(_mapper: object, connection: Connection, row: TaskRow) -> None:
     outbox = outbox_of(connection.engine)
     if outbox is not None and row.name is not None:

@@ -56,13 +56,14 @@ def to_row(task: NewTask, now_us: int | None) -> dict[str, object]:
         "attempt_count": 0,
         "crash_count": 0,
         "lane": task.lane,
+        "origin": task.lineage.origin,
     }
     return row if is_plain(task) else row | _rare(task)
 
 
 def is_plain(task: NewTask) -> bool:
     """Say whether a task has none of the rarer columns: most have none, and need not pay for them."""
-    return task.keys is NO_KEYS and task.tag is None and not task.depth
+    return task.keys is NO_KEYS and task.tag is None and task.lineage.parent_id is None
 
 
 def to_rows(tasks: Sequence[NewTask], now_us: int | None) -> list[dict[str, object]]:
@@ -80,7 +81,8 @@ def _rare(task: NewTask) -> dict[str, object]:
         "on_conflict": keys.on_conflict if keys.dedup_key is not None else None,
         "fair_key": (keys.fair_key or "") if keys.are_shared else None,
         "limit_key": (keys.limit_key or "") if keys.are_shared else None,
-        "depth": task.depth or None,
+        "depth": task.lineage.depth or None,
+        "parent_id": task.lineage.parent_id,
     }
 
 
@@ -116,6 +118,7 @@ def to_leased(
             deadline_us=_int(row["deadline_us"]),
             lease_until_us=_int(row["lease_until_us"]),
             depth=_optional_int(row["depth"]) or 0,
+            record_count=_optional_int(row["record_count"]) or 0,
         )
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"the stored task cannot be decoded: {error}") from error
@@ -127,6 +130,8 @@ def _check(task: LeasedTask) -> None:
     """Refuse numbers that no task has: what is decided by them would be nonsense, or an error."""
     if not 0 <= task.crash_count < task.attempt_count:
         raise ValueError(f"{task.crash_count} of {task.attempt_count} attempts cannot have crashed")
+    if not 0 <= task.record_count < MOST_ATTEMPTS:
+        raise ValueError(f"{task.record_count} attempts cannot have been recorded")
     if not 0 < task.deadline_us <= MOST_DEADLINE_US:
         raise ValueError(f"a deadline of {task.deadline_us} microseconds is none")
 
@@ -176,6 +181,8 @@ def to_info(row: RowMapping | Mapping[str, object]) -> TaskInfo:
         limit_key=_shown(row["limit_key"]) or None,
         depth=_shown_int(row["depth"]),
         progress=_progress(row["progress"]),
+        origin=_shown(row["origin"]),
+        parent_id=row["parent_id"] if isinstance(row["parent_id"], int) else None,
     )
 
 

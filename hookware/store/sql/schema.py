@@ -7,6 +7,7 @@ from hookware.errors import ConfigurationError
 from hookware.log import log_of
 from hookware.store.sql.postgresql import lock_tables
 from hookware.store.sql.tables import (
+    attempt_table,
     cron_table,
     executed_table,
     metadata,
@@ -17,7 +18,16 @@ from hookware.store.sql.tables import (
     task_table,
 )
 
-TABLES = [task_table, name_table, queue_table, executed_table, cron_table, minute_table, process_table]
+TABLES = [
+    task_table,
+    name_table,
+    queue_table,
+    executed_table,
+    cron_table,
+    minute_table,
+    process_table,
+    attempt_table,
+]
 
 _logger = log_of()
 

@@ -9,6 +9,7 @@ from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, St
 from hookware.core.retention import NO_RETENTION, Retention
 from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, Settlement, stored_error
+from hookware.store.sql import attempts
 from hookware.store.sql.names import drop, named, tombstone, tombstone_name, wish_of
 from hookware.store.sql.read import chunks, drops, held, keyed
 from hookware.store.sql.rows import MOST_ATTEMPTS
@@ -18,6 +19,7 @@ __all__ = ["complete", "refusal", "renew", "settle", "tombstone_name"]
 
 _columns = task_table.c
 _ENDED: Mapping[str, None] = {"owner": None, "lease_until_us": None}
+_RECORDED: dict[str, object] = {"record_count": func.coalesce(_columns.record_count, 0) + 1}
 
 _under_lease = update(task_table).where(
     _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), keyed(State.LEASED)
@@ -29,6 +31,7 @@ _attempted = _under_lease.values(
     ),
     last_status=func.coalesce(bindparam("status"), _columns.last_status),
     last_error=bindparam("error"),
+    record_count=func.coalesce(bindparam("recorded"), _columns.record_count),
     **_ENDED,
 )
 _RETRY = _attempted.values(state=int(State.PENDING), eta_us=bindparam("due_us"))
@@ -46,25 +49,26 @@ def settle(
     wanted: dict[Lease, Settlement] = {}
     for settlement in settlements:
         wanted.setdefault(settlement.lease, settlement)
-    completes = [one.lease for one in wanted.values() if isinstance(one.decision, Complete)]
-    releases: dict[int, list[Lease]] = {}
+    completes = [one for one in wanted.values() if isinstance(one.decision, Complete)]
+    releases: dict[tuple[int, bool], list[Settlement]] = {}
     for one in wanted.values():
         if isinstance(one.decision, Release):
-            releases.setdefault(one.decision.delay_us, []).append(one.lease)
-    attempts = [one for one in wanted.values() if isinstance(one.decision, Retry | Die)]
+            releases.setdefault((one.decision.delay_us, one.record is not None), []).append(one)
+    ends = [one for one in wanted.values() if isinstance(one.decision, Retry | Die)]
     until_us = min(now_us + tombstone_us, LATEST_US)
     done = _complete(connection, completes, now_us, tombstone_us, retention)
-    for delay_us, leases in releases.items():
-        done |= _release(connection, leases, {"eta_us": min(now_us + delay_us, LATEST_US)} if delay_us else {})
-    done |= _end_attempts(connection, attempts, now_us, until_us, retention)
+    for (delay_us, recorded), released in releases.items():
+        changes: dict[str, object] = {"eta_us": min(now_us + delay_us, LATEST_US)} if delay_us else {}
+        done |= _release(connection, released, changes | (_RECORDED if recorded else {}))
+    done |= _end_attempts(connection, ends, now_us, until_us, retention)
     return [_take(done, settlement.lease) for settlement in settlements]
 
 
 def complete(
-    connection: Connection, lease: Lease, now_us: int, tombstone_us: int, retention: Retention = NO_RETENTION
+    connection: Connection, ended: Settlement, now_us: int, tombstone_us: int, retention: Retention = NO_RETENTION
 ) -> bool:
     """End a task in the caller's transaction if the lease still holds; False if it does not: roll back then."""
-    return lease in _complete(connection, [lease], now_us, tombstone_us, retention)
+    return ended.lease in _complete(connection, [ended], now_us, tombstone_us, retention)
 
 
 def refusal(connection: Connection, task_id: int) -> str:
@@ -89,18 +93,23 @@ def renew(connection: Connection, leases: Sequence[Lease], lease_until_us: int) 
 
 
 def _complete(
-    connection: Connection, leases: Sequence[Lease], now_us: int, tombstone_us: int, retention: Retention
+    connection: Connection, ended: Sequence[Settlement], now_us: int, tombstone_us: int, retention: Retention
 ) -> set[Lease]:
     done: set[Lease] = set()
+    kept: set[Lease] = set()
     returned = (_columns.id, _columns.fence, *named(connection))
-    for some in chunks(leases):
+    for some in chunks([one.lease for one in ended]):
         rows = _keep(connection, some, now_us, retention)
+        kept.update(Lease(row.id, row.fence) for row in rows)
         if len(rows) < len(some):
             rows += connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
         done.update(Lease(task_id, fence) for task_id, fence, _queue_name, _name in rows)
         names = [(task_id, queue_name, name) for task_id, _fence, queue_name, name in rows if name is not None]
         gone = [wish for each in names if (wish := wish_of(*each)) is not None]
         tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
+    # Most have never failed, and those whose queue keeps nothing leave nothing: they ask the database for nothing here.
+    attempts.write(connection, [one.record for one in ended if one.record is not None and one.lease in kept])
+    attempts.forget(connection, [one.lease.task_id for one in ended if one.has_history and one.lease in done - kept])
     return done
 
 
@@ -116,10 +125,10 @@ def _keep(connection: Connection, leases: Sequence[Lease], now_us: int, retentio
     return list(connection.execute(statement.returning(_columns.id, _columns.fence, *named(connection))))
 
 
-def _release(connection: Connection, leases: Sequence[Lease], changes: Mapping[str, int]) -> set[Lease]:
+def _release(connection: Connection, released: Sequence[Settlement], changes: Mapping[str, object]) -> set[Lease]:
     done: set[Lease] = set()
     unstarted = case((_columns.attempt_count <= 1, None), else_=_columns.first_attempt_us)
-    for some in chunks(leases):
+    for some in chunks([one.lease for one in released]):
         statement = update(task_table).where(*held(some))
         statement = statement.values(
             state=int(State.PENDING),
@@ -130,53 +139,55 @@ def _release(connection: Connection, leases: Sequence[Lease], changes: Mapping[s
         )
         rows = connection.execute(statement.returning(_columns.id, _columns.fence))
         done.update(Lease(row.id, row.fence) for row in rows)
+    attempts.write(connection, [one.record for one in released if one.record is not None and one.lease in done])
     return done
 
 
 def _end_attempts(
     connection: Connection,
-    attempts: Sequence[Settlement],
+    ends: Sequence[Settlement],
     now_us: int,
     tombstone_until_us: int,
     retention: Retention,
 ) -> set[Lease]:
     found: dict[Lease, Row[Any]] = {}
     # What is only taken back is left alone while its holder's transaction is at it.
-    others = all(one.lease_until_us is not None for one in attempts)
-    for some in chunks(one.lease for one in attempts):
+    others = all(one.lease_until_us is not None for one in ends)
+    for some in chunks(one.lease for one in ends):
         # Many rows with values of their own cannot tell which of them matched: look first, under the lock.
         looked_at = (_columns.id, _columns.fence, _columns.lease_until_us, drops(retention))
         statement = select(*looked_at).where(*held(some))
         statement = statement.with_for_update(skip_locked=others)
         found.update((Lease(row.id, row.fence), row) for row in connection.execute(statement))
     accepted = [
-        (one.lease, one.decision)
-        for one in attempts
-        if one.lease in found and one.lease_until_us in (None, found[one.lease].lease_until_us)
+        one for one in ends if one.lease in found and one.lease_until_us in (None, found[one.lease].lease_until_us)
     ]
-    retries = [_retry_values(lease, each, now_us) for lease, each in accepted if isinstance(each, Retry)]
-    dying = [(lease, each) for lease, each in accepted if isinstance(each, Die)]
-    deaths = [_die_values(lease, each, now_us) for lease, each in dying if not found[lease].drops]
+    dropped = [one.lease for one in accepted if isinstance(one.decision, Die) and found[one.lease].drops]
+    kept = [one for one in accepted if one.lease not in dropped]
+    retries = [_retry_values(one, one.decision, now_us) for one in kept if isinstance(one.decision, Retry)]
+    deaths = [_die_values(one, one.decision, now_us) for one in kept if isinstance(one.decision, Die)]
     if retries:
         connection.execute(_RETRY, retries)
     if deaths:
         connection.execute(_DIE, deaths)
-    drop(connection, [lease.task_id for lease, _die in dying if found[lease].drops], tombstone_until_us)
-    return {lease for lease, _decision in accepted}
+    drop(connection, [lease.task_id for lease in dropped], tombstone_until_us)
+    attempts.write(connection, [one.record for one in kept if one.record is not None])
+    return {one.lease for one in accepted}
 
 
-def _retry_values(lease: Lease, decision: Retry, now_us: int) -> dict[str, object]:
-    return _attempt_values(lease, decision) | {"due_us": min(now_us + decision.delay_us, LATEST_US)}
+def _retry_values(ended: Settlement, decision: Retry, now_us: int) -> dict[str, object]:
+    return _attempt_values(ended, decision) | {"due_us": min(now_us + decision.delay_us, LATEST_US)}
 
 
-def _die_values(lease: Lease, decision: Die, now_us: int) -> dict[str, object]:
-    return _attempt_values(lease, decision) | {"died_us": now_us, "reason": decision.reason}
+def _die_values(ended: Settlement, decision: Die, now_us: int) -> dict[str, object]:
+    return _attempt_values(ended, decision) | {"died_us": now_us, "reason": decision.reason}
 
 
-def _attempt_values(lease: Lease, decision: Retry | Die) -> dict[str, object]:
+def _attempt_values(ended: Settlement, decision: Retry | Die) -> dict[str, object]:
     return {
-        "task_id": lease.task_id,
-        "held_fence": lease.fence,
+        "task_id": ended.lease.task_id,
+        "held_fence": ended.lease.fence,
+        "recorded": None if ended.record is None else ended.record.number,
         "crashed": int(decision.crashed),
         "status": decision.status,
         "error": stored_error(decision.error),

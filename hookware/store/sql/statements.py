@@ -26,7 +26,7 @@ from hookware.core.lifecycle import CANCELLED, State
 from hookware.core.retention import NO_RETENTION, Retention
 from hookware.core.task import PULL, Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, TaskInfo
-from hookware.store.sql import dedup, executed, minutes, names, processes
+from hookware.store.sql import attempts, dedup, executed, minutes, names, processes
 from hookware.store.sql.damage import DamageError, fetched
 from hookware.store.sql.read import COMPLETED, DEAD, LEASED, chunks, drops, in_state, keyed, leased_or_bare, read
 from hookware.store.sql.rows import to_info, to_rows
@@ -193,6 +193,7 @@ def _prune_names_and_duplicates(connection: Connection, now_us: int, tombstone_u
     ids = [row.id for row in _locked(connection, old.order_by(_columns.ended_us))]
     for some in chunks(ids):
         connection.execute(delete(task_table).where(_columns.id.in_(some)))
+        attempts.forget(connection, some)
     old_statistics = executed.prune(connection, now_us) + minutes.prune(connection, now_us)
     return len(keys) + len(ids) + old_statistics + processes.prune(connection, now_us)
 
@@ -214,6 +215,12 @@ def list_tasks(connection: Connection, *, state: State | None, queue_name: str |
         statement = statement.where(in_state(state))
     if queue_name is not None:
         statement = statement.where(_columns.queue_name == queue_name)
+    return [to_info(row) for row in read(connection, statement)]
+
+
+def children(connection: Connection, task_id: int, limit: int) -> list[TaskInfo]:
+    """List the tasks that a task has added, by id."""
+    statement = select(task_table).where(_columns.parent_id == task_id).order_by(_columns.id).limit(max(0, limit))
     return [to_info(row) for row in read(connection, statement)]
 
 
@@ -278,6 +285,7 @@ def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int)
     """Remove a task that is not running and tombstone its name."""
     statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
     row = connection.execute(statement.returning(*names.named(connection), _columns.state)).one_or_none()
+    attempts.forget(connection, [task_id])
     wish = None if row is None else names.wish_of(task_id, row.queue_name, row.name)
     if row is not None and wish is not None and row.state != State.COMPLETED:
         names.tombstone(connection, [wish], min(now_us + tombstone_us, LATEST_US), now_us)

@@ -6,13 +6,14 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
+from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import State
 from hookware.core.queue import QueueSettings
 from hookware.core.retention import Retention
 from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.env import Env
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
-from hookware.store.sql import claim, damage, schema, settle, statements
+from hookware.store.sql import attempts, claim, damage, schema, settle, statements
 from hookware.store.sql.board import Desk
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
@@ -148,6 +149,14 @@ class SQLStore:
         """List tasks by id."""
         wanted = partial(statements.list_tasks, state=state, queue_name=queue_name, limit=limit)
         return await self.runner.run(wanted, write=False)
+
+    async def attempts(self, task_id: int) -> list[AttemptRecord]:
+        """List what is kept of a task's attempts."""
+        return await self._runner.run(lambda c: attempts.of_task(c, task_id), write=False)
+
+    async def children(self, task_id: int, limit: int = 100) -> list[TaskInfo]:
+        """List the tasks that a task has added."""
+        return await self._runner.run(lambda c: statements.children(c, task_id, limit), write=False)
 
     async def set_paused(self, queue_name: str, paused: bool) -> None:
         """Let a queue wait, or go on."""

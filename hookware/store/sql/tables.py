@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.orm import registry
 from sqlmodel import SQLModel
 
+from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import State
 from hookware.core.statistics import FIELDS
 from hookware.store.sql.times import DatabaseTime
@@ -75,6 +76,9 @@ task_table = Table(
     Column("limit_key", _plain_text(500)),
     Column("depth", Integer),
     Column("progress", Text),
+    Column("origin", String(200)),
+    Column("parent_id", BigInteger),
+    Column("record_count", Integer),
     **_OPTIONS,
 )
 
@@ -123,6 +127,14 @@ for _name, _keys, _given in (
     # Of waiting tasks with keys only: what has none pays nothing.
     _condition = (task_table.c.state == literal_column(str(int(State.PENDING)))) & _given.is_not(None)
     Index(_name, *_keys, sqlite_where=_condition, postgresql_where=_condition)
+
+Index(
+    "ix_hookware_task_parent",
+    task_table.c.parent_id,
+    task_table.c.id,
+    sqlite_where=task_table.c.parent_id.is_not(None),
+    postgresql_where=task_table.c.parent_id.is_not(None),
+)
 
 _condition = (task_table.c.state == literal_column(str(int(State.PULL)))) & task_table.c.tag.is_not(None)
 Index(
@@ -200,6 +212,27 @@ cron_table = Table(
 )
 """Cron entries: the schedule that `next_us` was reckoned by, and the task of the last fire."""
 
+attempt_table = Table(
+    "hookware_attempt",
+    metadata,
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("attempt_count", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("owner", String(200)),
+    Column("method", String(8), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("began_us", BigInteger),
+    Column("ended_us", BigInteger, nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("status", SmallInteger),
+    Column("error", Text),
+    Column("response_headers", Text, nullable=False),
+    Column("response_text", Text, nullable=False),
+    Column("response_byte_count", BigInteger, nullable=False),
+)
+"""What is kept of attempts. No index but the key: whoever removes a task knows whether it has any."""
+
 name_table = Table(
     "hookware_name",
     metadata,
@@ -238,10 +271,14 @@ class TaskRow:
     fair_key: str | None
     limit_key: str | None
     depth: int | None
+    origin: str | None
+    parent_id: int | None
     owner: str | None
     lease_until_us: int | None
     ended_us: int | None
+    record_count: int | None
     was_updated = False
+    record: AttemptRecord | None = None
 
 
 registry(metadata=metadata).map_imperatively(
