@@ -3,14 +3,25 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from anyio import to_thread
 
+from hookware.core.history import AttemptOutcome, AttemptRecord
 from hookware.core.lifecycle import Decision
 from hookware.core.queue import QueueSettings
 from hookware.core.retry import RetryOptions
-from hookware.core.task import DEFAULT_DEADLINE_US, NO_KEYS, Headers, Keys, Lease, LeasedTask, NewTask
+from hookware.core.task import (
+    DEFAULT_DEADLINE_US,
+    NO_KEYS,
+    NO_LINEAGE,
+    Headers,
+    Keys,
+    Lease,
+    LeasedTask,
+    Lineage,
+    NewTask,
+)
 from hookware.store.base import Claim, Claimed, Inspector, Settlement, Store, TaskInfo
 
 START_US = 1_700_000_000_000_000
@@ -68,6 +79,7 @@ def new_task(
     deadline_us: int = DEFAULT_DEADLINE_US,
     keys: Keys = NO_KEYS,
     method: str = "POST",
+    lineage: Lineage = NO_LINEAGE,
 ) -> NewTask:
     return NewTask(
         id=next(_ids) if task_id is None else task_id,
@@ -82,7 +94,19 @@ def new_task(
         retry=retry,
         deadline_us=deadline_us,
         keys=keys,
+        lineage=lineage,
     )
+
+
+def record(task_id: int = 1, number: int = 1, outcome: AttemptOutcome = "retry", **fields: Any) -> AttemptRecord:
+    """Give what is to be kept of an attempt."""
+    values: dict[str, Any] = {
+        "attempt_count": number, "fence": number, "owner": "me", "method": "POST", "url": "/worker",
+        "began_us": START_US, "ended_us": START_US + SECOND_US, "status": 503, "error": f"busy {number}",
+        "response_headers": (("content-type", "text/plain"), ("x-a", "1"), ("x-a", "2")), "response_text": "later",
+        "response_byte_count": 5,
+    }  # fmt: skip
+    return AttemptRecord(task_id=task_id, number=number, outcome=outcome, **values | fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +133,11 @@ class Subject:
         (task,) = await self.claim(1)
         return task
 
-    async def settle(self, lease: Lease, decision: Decision) -> bool:
-        (accepted,) = await self.store.settle([Settlement(lease, decision)])
+    async def settle(
+        self, lease: Lease, decision: Decision, record: AttemptRecord | None = None, *, has_history: bool = False
+    ) -> bool:
+        settlement = Settlement(lease, decision, record=record, has_history=has_history)
+        (accepted,) = await self.store.settle([settlement])
         return accepted
 
     async def renew(self, *leases: Lease, lease_us: int = LEASE_US) -> frozenset[int]:

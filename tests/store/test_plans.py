@@ -14,12 +14,12 @@ from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.retention import Retention
 from hookware.core.task import Lease, Progress
 from hookware.store.base import Claim, Settlement
-from hookware.store.sql import board, claim, settle, statements
+from hookware.store.sql import attempts, board, claim, settle, statements
 from hookware.store.sql.board import Desk
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.schema import TABLES
 from hookware.store.sql.tables import metadata
-from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, new_task
+from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, new_task, record
 
 ROWS = int(os.environ.get("HOOKWARE_PLAN_ROWS", "100000"))
 
@@ -39,12 +39,28 @@ FILL_NAMES = """
 INSERT INTO hookware_name SELECT queue_name, name, id, CASE WHEN id % 2 THEN :now + id END
 FROM hookware_task WHERE name IS NOT NULL
 """
+FILL_ATTEMPTS = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5)
+INSERT INTO hookware_attempt (task_id, number, attempt_count, fence, method, url, ended_us, outcome,
+    response_headers, response_text, response_byte_count)
+SELECT id, i, i, i, 'POST', '/worker', i, 'retry', '[]', '', 0 FROM hookware_task, n WHERE id % 100 IN (1, 2)
+"""
+FILL_PARENTS = "UPDATE hookware_task SET parent_id = id - 1 WHERE id % 100 = 3"
 LEASES = [Lease(n * 100 + 1, 1) for n in range(50)]
 
 
 def settle_all(connection: Connection) -> None:
     kinds: list[Decision] = [Complete(), Retry(5, 500, "no"), Release(), Die("retries", 500, "no")]
     settlements = [Settlement(lease, kinds[n % 4]) for n, lease in enumerate(LEASES)]
+    settle.settle(connection, settlements, START_US, TOMBSTONE_US)
+
+
+def settle_recorded(connection: Connection) -> None:
+    kinds: list[Decision] = [Complete(), Retry(5, 500, "no"), Release(), Die("retries", 500, "no")]
+    records = [record(lease.task_id, 6) for lease in LEASES]
+    settlements = [
+        Settlement(lease, kinds[n % 4], record=records[n], has_history=True) for n, lease in enumerate(LEASES)
+    ]
     settle.settle(connection, settlements, START_US, TOMBSTONE_US)
 
 
@@ -67,7 +83,10 @@ HOT: dict[str, Callable[[Connection], object]] = {
     "claim": claim_some,
     "next_due": lambda c: claim.next_due(c, frozenset(), START_US, desk()),
     "settle": settle_all,
-    "complete": lambda c: settle.complete(c, LEASES[0], START_US, TOMBSTONE_US),
+    "settle recorded": settle_recorded,
+    "attempts": lambda c: attempts.of_task(c, 2),
+    "children": lambda c: statements.children(c, 2, 100),
+    "complete": lambda c: settle.complete(c, Settlement(LEASES[0], Complete()), START_US, TOMBSTONE_US),
     "renew": lambda c: settle.renew(c, LEASES, START_US),
     "expired": lambda c: statements.expired(c, 100, [], START_US),
     "expired of owners": lambda c: statements.expired(c, 100, ["you", "they"], START_US),
@@ -78,7 +97,7 @@ HOT: dict[str, Callable[[Connection], object]] = {
     "remove": lambda c: statements.remove(c, 3, START_US, TOMBSTONE_US),
     "settle kept": lambda c: settle.settle(c, [Settlement(x, Complete()) for x in LEASES], START_US, 9, KEEPING),
     "settle dropped": lambda c: settle.settle(c, [Settlement(x, DIE) for x in LEASES], START_US, 9, KEEPING),
-    "complete kept": lambda c: settle.complete(c, LEASES[0], START_US, TOMBSTONE_US, KEEPING),
+    "complete kept": lambda c: settle.complete(c, Settlement(LEASES[0], Complete()), START_US, TOMBSTONE_US, KEEPING),
     "prune kept": lambda c: statements.prune(c, START_US, TOMBSTONE_US, KEEPING),
     "run_some_again": lambda c: statements.run_some_again(c, "q2", None, START_US, START_US, 10),
     "run_some_again for a reason": lambda c: statements.run_some_again(c, "q2", "retries", START_US, START_US, 10),
@@ -107,6 +126,8 @@ def fill(path: Path, rows: int) -> None:
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute(FILL, {"rows": rows, "now": START_US})
             connection.execute(FILL_NAMES, {"now": START_US})
+            connection.execute(FILL_ATTEMPTS)
+            connection.execute(FILL_PARENTS)
 
 
 def plan(path: Path, run: Callable[[Connection], object]) -> list[str]:

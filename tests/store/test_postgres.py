@@ -31,7 +31,7 @@ def empty(postgres: PostgresServer, database: str) -> Iterator[str]:
     """Give the module's database without rows."""
     yield database
     with postgres.connect(database) as connection:
-        connection.execute("TRUNCATE hookware_task, hookware_name, hookware_queue")
+        connection.execute("TRUNCATE hookware_task, hookware_name, hookware_queue, hookware_attempt")
 
 
 class TestThreads(StoreContract):

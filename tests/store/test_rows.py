@@ -14,7 +14,7 @@ HUNDRED_YEARS_SECONDS = 3_153_600_000
 LARGEST = 1_000_000_000
 CLAIMED = {
     "fence": 1, "attempt_count": 1, "first_attempt_us": START_US, "lease_until_us": START_US, "last_status": None,
-    "depth": None,
+    "depth": None, "record_count": None,
 }  # fmt: skip
 
 

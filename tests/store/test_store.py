@@ -160,7 +160,7 @@ async def test_complete_in_the_users_own_transaction(thread_subject: Subject, en
 
     def completed(fence: int, *, commit: bool) -> bool:
         with engine.connect() as connection:
-            done = complete(connection, old.lease._replace(fence=fence), START_US, TOMBSTONE_US)
+            done = complete(connection, Settlement(old.lease._replace(fence=fence), Complete()), START_US, TOMBSTONE_US)
             (connection.commit if commit else connection.rollback)()
             return done
 

@@ -285,7 +285,8 @@ def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int)
     """Remove a task that is not running and tombstone its name."""
     statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
     row = connection.execute(statement.returning(*names.named(connection), _columns.state)).one_or_none()
-    attempts.forget(connection, [task_id])
+    if row is not None:
+        attempts.forget(connection, [task_id])
     wish = None if row is None else names.wish_of(task_id, row.queue_name, row.name)
     if row is not None and wish is not None and row.state != State.COMPLETED:
         names.tombstone(connection, [wish], min(now_us + tombstone_us, LATEST_US), now_us)
