@@ -4,12 +4,12 @@ from typing import Final, assert_never
 
 from hookware.attempt import Attempt
 from hookware.config import Config
-from hookware.core.history import AttemptOutcome, AttemptRecord, shown_headers
+from hookware.core.history import MAX_URL_CHARACTERS, AttemptOutcome, AttemptRecord, shown_headers
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.task import LeasedTask
 from hookware.env import Env
 
-_ENDED_BY_ITSELF: Final = "the handler was cut short, because its process was about to stop"
+_CUT_SHORT: Final = "the handler was cut short, because its process was about to stop"
 
 
 class Recorder:
@@ -44,7 +44,7 @@ class Recorder:
             fence=task.fence,
             owner=self._owner,
             method=task.method,
-            url=task.url,
+            url=task.url[:MAX_URL_CHARACTERS],
             began_us=_moment_us(attempt, attempt.began_at) if attempt.began_at else None,
             ended_us=_moment_us(attempt, self._env.monotonic()),
             outcome=_outcome(decision),
@@ -71,7 +71,7 @@ def crash_of(task: LeasedTask, decision: Retry | Die) -> AttemptRecord:
         fence=task.fence,
         owner=task.owner,
         method=task.method,
-        url=task.url,
+        url=task.url[:MAX_URL_CHARACTERS],
         began_us=task.first_attempt_us if task.attempt_count == 1 else None,
         ended_us=task.claimed_us,  # of a task that is taken back, the database's time
         outcome="crashed",
@@ -103,6 +103,6 @@ def _error(decision: Decision) -> str | None:
         case Retry(error=error) | Die(error=error):
             return error
         case Release():
-            return _ENDED_BY_ITSELF
+            return _CUT_SHORT
         case _:
             return None

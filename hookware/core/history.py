@@ -13,6 +13,9 @@ LAST_KEPT: Final = 10
 MAX_RESPONSE_BYTES: Final = 2000
 """How much is kept of a response's body."""
 
+MAX_URL_CHARACTERS: Final = 2000
+"""How much is kept of the URL that a task was delivered to; the task has all of it."""
+
 _MOST_HEADERS: Final = 40
 _MOST_NAME: Final = 100
 _MOST_VALUE: Final = 300
@@ -39,7 +42,7 @@ class AttemptRecord:
         fence: the fence of its lease.
         owner: the process that ran it; None where that is not known.
         method: of the request that it was delivered as.
-        url: of that request: path and query.
+        url: of that request: path and query, at most 2000 characters of them.
         began_us: when its handler was called; None where the process that called it has died.
         ended_us: when it ended; of a crash, when another process found out.
         outcome: how it ended.

@@ -56,7 +56,7 @@ async def test_a_failed_attempt_shows_the_exchange(stage: Stage) -> None:
     assert kept.duration_us is not None
     assert 0 <= kept.duration_us <= kept.ended_us - kept.began_us < 60_000_000
     assert kept.owner is not None
-    assert stage.rows("SELECT count(*) FROM hookware_attempt WHERE response_headers LIKE '%s3cret%'") == [0]
+    assert [text for text in stage.rows("SELECT response_headers FROM hookware_attempt") if "s3cret" in text] == []
 
 
 async def test_what_raised_shows_the_error_and_no_response(stage: Stage) -> None:
