@@ -30,11 +30,14 @@ class World:
         self.wake = Wake()
         self.dead: set[str] = set()
         self.decisions: list[Decision] = []
+        self.heartbeat = Heartbeat(self.store, self.env, Config())
+        self.reaper = self.new_reaper(Config(queues=queues or {}))
+
+    def new_reaper(self, config: Config) -> Reaper:
         events = Events()
         events.subscribe(self._see)
-        self.heartbeat = Heartbeat(self.store, self.env, Config())
-        self.reaper = Reaper(
-            self.store, self.env, Config(queues=queues or {}), events, self.wake,
+        return Reaper(
+            self.store, self.env, config, events, self.wake,
             is_held=self.heartbeat.holds, is_dead=self.dead.__contains__,
         )  # fmt: skip
 
@@ -84,6 +87,31 @@ async def test_an_expired_lease_is_taken_back_and_the_task_is_due_at_once(world:
     (again,) = await world.claim("n2")
     assert (again.attempt_count, again.crash_count, again.failure_count) == (2, 1, 0)
     assert isinstance(world.decisions[0], Retry)
+
+
+async def test_a_crash_is_kept_of_the_attempt(world: World) -> None:
+    world.store.insert([new_task(1)])
+    (task,) = await world.claim("n1")
+    world.env.advance(30)
+    assert await world.reaper.reap() == 1
+    (first,) = await world.store.attempts(1)
+    assert (first.number, first.outcome, first.owner, first.fence) == (1, "crashed", "n1", task.fence)
+    assert (first.began_us, first.duration_us) == (task.claimed_us, LEASE_US)
+    assert (first.error or "").startswith("the process that ran it died")
+    await world.claim("n2")
+    world.env.advance(30)
+    assert await world.reaper.reap() == 1
+    second = (await world.store.attempts(1))[1]
+    assert (second.number, second.owner, second.began_us, second.duration_us) == (2, "n2", None, None)
+
+
+async def test_where_no_attempts_are_kept_no_crash_is(world: World) -> None:
+    world.reaper = world.new_reaper(Config(attempt_history="off"))
+    world.store.insert([new_task(1)])
+    await world.claim()
+    world.env.advance(30)
+    assert await world.reaper.reap() == 1
+    assert await world.store.attempts(1) == []
 
 
 async def test_when_the_clock_steps_the_living_tasks_of_this_process_are_left_alone(world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hookware import Hookware, Queue, State, Task, TaskRetryOptions
-from hookware.core.lifecycle import Complete, Die
+from hookware.core.lifecycle import Complete, Die, Retry
 from hookware.core.task import Keys
 from hookware.store.base import Claim, Settlement
 from hookware.store.sql.operation import Moment
@@ -27,7 +27,7 @@ from hookware.taskqueue import (
 from tests.databases import Database
 from tests.queues.site import SECOND_US, TOMBSTONE_SECONDS, Site, pull, site_on
 from tests.queues.sites import EVERY_SITE
-from tests.store.subject import new_task
+from tests.store.subject import new_task, record
 
 PUSH = Queue("push")
 
@@ -58,6 +58,16 @@ class TestDeleting:
         several = await site.call(PUSH.delete_tasks_by_name, iter(["a", "b", "never"]))
         assert [(task.name, task.was_deleted) for task in several] == [("a", False), ("b", True), ("never", False)]
         assert await site.stored() == []
+
+    async def test_its_history_goes_with_it(self, site: Site) -> None:
+        await site.add("push", push("a"), push("b"), push("c"))
+        claimed = await site.store.claim(Claim(owner="me", limit=3, lease_us=SECOND_US))
+        await site.store.settle([Settlement(t.lease, Retry(0, 500, "no"), record=record(t.id)) for t in claimed.tasks])
+        ids = [task.id for task in claimed.tasks]
+        await site.call(PUSH.delete_tasks_by_name, "a")
+        assert [len(await site.store.attempts(i)) for i in ids] == [0, 1, 1]
+        await site.call(PUSH.purge)
+        assert [len(await site.store.attempts(i)) for i in ids] == [0, 0, 0]
 
     async def test_the_name_of_a_deleted_task_stays_taken_for_a_while(self, site: Site) -> None:
         await site.add("push", push("a"))

@@ -1,4 +1,7 @@
-"""How many statements a claim takes: a queue without limits pays nothing for those that have some."""
+"""How many statements a claim takes: a queue without limits pays nothing for those that have some.
+
+And how many a settle does: a success pays nothing for what is kept of failures.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,15 +9,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 
+from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.task import Keys, NewTask
-from hookware.store.base import Claim
-from hookware.store.sql import claim, statements
+from hookware.store.base import Claim, Settlement
+from hookware.store.sql import claim, settle, statements
 from hookware.store.sql.board import Desk
 from hookware.store.sql.engines import own_engine
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.schema import make_tables
 from tests.postgres import PostgresServer
-from tests.store.subject import LEASE_US, QUEUES, START_US, TOMBSTONE_US, new_task
+from tests.store.subject import LEASE_US, QUEUES, START_US, TOMBSTONE_US, new_task, record
 
 LOOKS = 2
 """Before the claim, and after it: when is the next one due?"""
@@ -94,3 +98,35 @@ def test_very_many_keys_cost_a_walk_and_a_look_for_each_that_gets_a_slot(connect
 def test_the_others_pay_nothing_for_a_queue_that_has_nothing_due(connection: Connection) -> None:
     tasks = [new_task("two-at-once", countdown_us=10**12), *[new_task() for _ in range(20)]]
     assert count_of_a_claim(connection, *tasks) == LOOKS + 2
+
+
+def statements_of_a_settle(connection: Connection, *decisions: Decision, records: bool) -> list[str]:
+    """Let attempts at new tasks end like this; give the statements, each by its first word and its table."""
+    statements.add(connection, [new_task() for _ in decisions], START_US)
+    wish = Claim(owner="me", limit=len(decisions), lease_us=LEASE_US)
+    tasks = claim.claim(connection, wish, START_US, Desk(Outlook(lambda: 0.0)), "", TOMBSTONE_US)[0].tasks
+    settlements = [
+        Settlement(task.lease, decision, record=record(task.id) if records and decision != Complete() else None)
+        for task, decision in zip(tasks, decisions, strict=True)
+    ]
+    seen: list[str] = []
+    event.listen(connection, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    assert all(settle.settle(connection, settlements, START_US, TOMBSTONE_US))
+    return [f"{each.split()[0]} {'attempt' if 'hookware_attempt' in each else 'task'}" for each in seen]
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_successes_are_one_statement(connection: Connection, records: bool) -> None:
+    assert statements_of_a_settle(connection, *[Complete()] * 20, records=records) == ["DELETE task"]
+
+
+def test_all_failures_of_a_batch_leave_their_records_in_one_more(connection: Connection) -> None:
+    decisions: list[Decision] = [Retry(0, 500, "no"), Die("retries", 500, "no")] * 10
+    without = statements_of_a_settle(connection, *decisions, records=False)
+    assert without == ["SELECT task", "UPDATE task", "UPDATE task"]
+    assert statements_of_a_settle(connection, *decisions, records=True) == [*without, "INSERT attempt"]
+
+
+def test_what_is_given_back_leaves_its_record_in_one_more(connection: Connection) -> None:
+    assert statements_of_a_settle(connection, *[Release()] * 10, records=False) == ["UPDATE task"]
+    assert statements_of_a_settle(connection, *[Release()] * 10, records=True) == ["UPDATE task", "INSERT attempt"]
