@@ -111,7 +111,6 @@ class MemoryStore:
                 del self._names[key]
             for task_id in old:
                 del self._rows[task_id]
-                self._attempts.forget(task_id)
             return len(names) + len(old) + self._prune_kept(now_us)
 
     async def note_progress(self, notes: Mapping[Lease, Progress]) -> frozenset[int]:

@@ -7,7 +7,7 @@ from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import Keys, Lease, Lineage
 from hookware.store.base import Settlement
-from tests.store.subject import LEASE_US, SECOND_US, START_US, TOMBSTONE_US, Subject, new_task, record
+from tests.store.subject import LEASE_US, SECOND_US, START_US, Subject, new_task, record
 
 KEPT, DROPPED, DEAD_FOR_AWHILE = "kept-a-minute", "dead-at-once", "dead-a-minute"
 RETRY, DIE = Retry(0, 503, "busy"), Die("retries", 500, "no")
@@ -195,18 +195,6 @@ class GoneContract:
         await subject.add(new_task(task_id=2, keys=Keys(dedup_key="k", on_conflict="replace")))
         assert [task.id for task in await subject.claim()] == [2]
         assert await numbers(subject) == []
-
-    async def test_an_old_duplicate_takes_it_along(self, subject: Subject) -> None:
-        await subject.insert([new_task(name="a", task_id=1)])
-        await failed(subject)
-        (held,) = await subject.claim()
-        await subject.insert([new_task(name="a", task_id=2)])
-        await subject.claim()
-        await subject.settle(held.lease, RETRY)
-        assert (await subject.get(2)).dead_reason == "duplicate"
-        subject.clock.advance(TOMBSTONE_US)
-        assert await subject.store.prune() == 1
-        assert [await numbers(subject, i) for i in (1, 2)] == [[1], []]
 
 
 class LineageContract:

@@ -192,8 +192,7 @@ def _prune_names_and_duplicates(connection: Connection, now_us: int, tombstone_u
     )
     ids = [row.id for row in _locked(connection, old.order_by(_columns.ended_us))]
     for some in chunks(ids):
-        connection.execute(delete(task_table).where(_columns.id.in_(some)))
-        attempts.forget(connection, some)
+        connection.execute(delete(task_table).where(_columns.id.in_(some)))  # they have never run
     old_statistics = executed.prune(connection, now_us) + minutes.prune(connection, now_us)
     return len(keys) + len(ids) + old_statistics + processes.prune(connection, now_us)
 
