@@ -24,8 +24,9 @@ from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
 from hookware.env import Env, forget_cancellation, start_task
-from hookware.errors import PermanentTaskFailure, describe
+from hookware.errors import describe
 from hookware.log import fields_of, log_of
+from hookware.raised import is_cancellation, is_our_cancellation, is_permanent
 
 _split_base_url, _split_url = lru_cache(8)(split_base_url), lru_cache(256)(split_url)
 
@@ -97,11 +98,7 @@ class Delivery:
         self.trace: AbstractContextManager[object] = _UNTRACED
         self.on_progress: Callable[[Progress], None] = lambda _progress: None
         self.answer: Answer | None = None
-        self.completion: Callable[[], AttemptRecord | None] = _nothing
-
-
-def _nothing() -> None:
-    """Keep nothing."""
+        self.completion: Callable[[], AttemptRecord | None] = lambda: None
 
 
 def delivery_in(scope: Mapping[str, object]) -> Delivery | None:
@@ -265,7 +262,7 @@ class Call:
             await way()
         except BaseException as error:  # noqa: BLE001 - nothing leaves this task
             # Not even our own cancellation: one that the app raises by itself in that moment cannot be told from it.
-            self._cancelled = _is_our_cancellation(error)
+            self._cancelled = is_our_cancellation(error)
             if not self._cancelled:
                 self._raised = error
         finally:
@@ -346,13 +343,13 @@ class Call:
                 "the task had been cancelled, deleted or given to a newer attempt; what this one wrote is rolled back"
             )
             return self._failed(gone if error is None else describe(error))
-        if delivery.conflict is not None and not _is_permanent(error):
+        if delivery.conflict is not None and not is_permanent(error):
             return Conflicted(delivery.conflict)
         if self._cancelled and not self._timed_out:
             return Interrupted()
         if error is None and not self._late and answer.succeeded and not delivery.refused:
             return Succeeded(answer.status)
-        permanent = _is_permanent(error) or answer.no_retry
+        permanent = is_permanent(error) or answer.no_retry
         if error is not None and not permanent and self._task.attempt_count == 1:
             self._log(error)  # once is enough: each attempt has its line, with the error's text
         return self._failed(self._complaint(error), permanent=permanent)
@@ -361,7 +358,7 @@ class Call:
         """Give what the handler raised; the cancellation by which it was cut short is not its doing."""
         error = self.delivery.failure or self._raised
         by_us = self._cut_short or self._cancelled
-        return None if by_us and _is_cancellation(error) else error
+        return None if by_us and is_cancellation(error) else error
 
     def _complaint(self, error: BaseException | None) -> str:
         if error is not None:
@@ -391,20 +388,3 @@ def begin(
     except ValueError as error:  # a row that something else has written: no attempt will ever reach the app
         return Failed(None, f"the task cannot be made into a request: {error}", permanent=True)
     return call
-
-
-def _is_our_cancellation(error: BaseException) -> bool:
-    """Tell a cancellation of this task from a CancelledError that the handler raised by itself."""
-    return _is_cancellation(error) and anyio.current_effective_deadline() == float("-inf")
-
-
-def _is_cancellation(error: BaseException | None) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(anyio.get_cancelled_exc_class())[1] is None
-    return isinstance(error, anyio.get_cancelled_exc_class())
-
-
-def _is_permanent(error: BaseException | None) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(PermanentTaskFailure) is not None
-    return isinstance(error, PermanentTaskFailure)
