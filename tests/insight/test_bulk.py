@@ -7,10 +7,11 @@ import pytest
 
 from hookware.core.filter import FilterError
 from hookware.core.lifecycle import State
-from hookware.store.sql import bulk
+from hookware.store.sql import attempts, bulk
 from hookware.store.views import BulkProgress
 from tests.databases import EVERY_DATABASE_ON_A_LOOP
 from tests.insight.stored import World
+from tests.store.subject import record
 
 
 class EnoughError(Exception):
@@ -84,6 +85,15 @@ async def test_delete_takes_all_but_what_runs_and_leaves_tombstones(world: World
     assert (done.done_count, done.is_complete) == (6, True)
     assert sorted(world.stage.rows("SELECT queue_name, state FROM hookware_task")) == [("default", 2), ("mail", 1)]
     assert world.stage.rows("SELECT queue_name, name FROM hookware_name") == [("mail", "n")]
+
+
+@EVERY_DATABASE_ON_A_LOOP
+async def test_what_is_deleted_takes_its_history_along(world: World) -> None:
+    ids = [*world.put(State.DEAD, count=2, queue_name="mail"), *world.put(State.DEAD)]
+    kept = [record(task_id, number) for task_id in ids for number in (1, 2)]
+    world.outbox.runner.run_blocking(lambda connection: attempts.write(connection, kept))
+    await world.insight.bulk("delete", "queue:mail")
+    assert world.stage.rows("SELECT DISTINCT task_id FROM hookware_attempt") == ids[2:]
 
 
 @EVERY_DATABASE_ON_A_LOOP

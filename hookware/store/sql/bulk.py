@@ -12,7 +12,7 @@ from hookware.core.filter import Filter, FilterError, parse
 from hookware.core.lifecycle import State
 from hookware.core.retention import Retention
 from hookware.store.base import LATEST_US
-from hookware.store.sql import names, statements
+from hookware.store.sql import attempts, names, statements
 from hookware.store.sql.asking import keep_to_indexes
 from hookware.store.sql.choosing import Place, conditions_of, plan
 from hookware.store.sql.queue_ops import wait_briefly
@@ -177,6 +177,7 @@ def _do(connection: Connection, action: Action, ids: Sequence[int], now_us: int,
 def _delete(connection: Connection, ids: Sequence[int], now_us: int, rules: Rules) -> int:
     removed = delete(task_table).where(_tasks.id.in_(ids), ~keyed(State.LEASED))
     rows = connection.execute(removed.returning(_tasks.id, *names.named(connection), _tasks.state)).all()
+    attempts.forget(connection, [row.id for row in rows])
     held = [names.wish_of(row.id, row.queue_name, row.name) for row in rows if row.state != State.COMPLETED]
     wishes = [wish for wish in held if wish is not None]
     names.tombstone(connection, wishes, min(now_us + rules.tombstone_us, LATEST_US), now_us)

@@ -152,11 +152,11 @@ class SQLStore:
 
     async def attempts(self, task_id: int) -> list[AttemptRecord]:
         """List what is kept of a task's attempts."""
-        return await self._runner.run(lambda c: attempts.of_task(c, task_id), write=False)
+        return await self.runner.run(lambda c: attempts.of_task(c, task_id), write=False)
 
     async def children(self, task_id: int, limit: int = 100) -> list[TaskInfo]:
         """List the tasks that a task has added."""
-        return await self._runner.run(lambda c: statements.children(c, task_id, limit), write=False)
+        return await self.runner.run(lambda c: statements.children(c, task_id, limit), write=False)
 
     async def set_paused(self, queue_name: str, paused: bool) -> None:
         """Let a queue wait, or go on."""
