@@ -181,11 +181,14 @@ class Hookware:
                 raise
             self._refused = error
             return
-        self._functions = Functions(self._router, self.config, is_async=self._outbox.is_async)
-        self._outbox.functions = self._functions
+        self._functions = self._functions_on(self._outbox)
         self._foreground, self._insight = Foreground(self._env, self.config), Insight(self._outbox)
         self._loops = Loops(self._outbox, self._foreground, self)
         wake_on_commit(self._outbox)
+
+    def _functions_on(self, outbox: Outbox) -> Functions:
+        outbox.functions = functions = Functions(self._router, self.config, is_async=outbox.is_async)
+        return functions
 
     def _outbox_on(
         self,
