@@ -1,6 +1,8 @@
 """Who runs the tasks of one Hookware: its loops, from its lifespan's start to its end; or a test, in their place."""
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
+from inspect import ismethod
 from typing import ClassVar, Protocol
 from weakref import WeakSet
 
@@ -41,14 +43,13 @@ class Loops:
     Args:
         outbox: where its tasks are.
         foreground: knows its requests.
-        entrance: the app that its tasks go to, until a scope says better.
+        owner: the Hookware: the app that its tasks go to, until a scope says better.
 
     Attributes:
         director: the test that decides; None, as ever but in tests: nobody does.
         made: those that there are.
         outbox: where the tasks are.
         processing: what runs now.
-        entrance: the app that tasks go to: the outermost that hookware knows of.
         state: the app's lifespan state.
         token: the event loop that they run in; None: no lifespan is running.
     """
@@ -56,10 +57,11 @@ class Loops:
     director: ClassVar[Director | None] = None
     made: ClassVar["WeakSet[Loops]"] = WeakSet()
 
-    def __init__(self, outbox: Outbox, foreground: Foreground, entrance: ASGIApp) -> None:
+    def __init__(self, outbox: Outbox, foreground: Foreground, owner: ASGIApp) -> None:
         self.outbox = outbox
         self._foreground = foreground
-        self.entrance = entrance
+        # Both hold these: held in turn, none of them would go when nobody wants it any more.
+        self._owner = self._entrance = _reference(owner)
         self.state: Mapping[str, object] = {}
         self.processing: Processing | Storing | None = None
         self.token: EventLoopToken | None = None
@@ -69,9 +71,18 @@ class Loops:
         Loops.made.add(self)
         self._meet()
 
+    @property
+    def entrance(self) -> ASGIApp:
+        """The app that tasks go to: the outermost that hookware knows of."""
+        entrance = self._entrance() or self._owner()
+        if entrance is None:
+            raise RuntimeError("the app that the tasks would go to is gone")
+        return entrance
+
     async def start(self, group: TaskGroup, target: Target) -> None:
         """Start them in the lifespan's task group."""
-        self.entrance, self.state, self._group, self._target = target.app, target.state, group, target
+        self._entrance = _reference(target.app)
+        self.state, self._group, self._target = target.state, group, target
         self.token = current_token()
         self._meet()
         await self._begin(group)
@@ -100,12 +111,18 @@ class Loops:
         """Give back what they held."""
         self.token = self._group = None
         await self._end()
+        self._target = None
 
     def enter_without_lifespan(self, entrance: ASGIApp) -> bool:
         """Note by which app a request came in, where no lifespan has; say whether somebody runs its tasks."""
-        self.entrance = entrance
+        self._entrance = _reference(entrance)
         self._meet()
         return Loops.director is not None
+
+    async def entered(self) -> None:
+        """Let a test take over before a request adds tasks, where that can be waited for."""
+        if Loops.director is not None and self.token is not None and self.token == current_token():
+            await self.change()
 
     async def served(self) -> None:
         """Let a test do what is to be done after a request."""
@@ -133,3 +150,11 @@ class Loops:
         processing, self.processing = self.processing, None
         if processing is not None:
             await processing.close()
+
+
+def _reference(app: ASGIApp) -> Callable[[], ASGIApp | None]:
+    """Give a way to an app that does not keep it, where there can be one: a bound method is gone at once."""
+    try:
+        return (lambda: app) if ismethod(app) else weakref.ref(app)
+    except TypeError:
+        return lambda: app

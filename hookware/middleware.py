@@ -261,6 +261,7 @@ class Hookware:
         elif handler is not None and not handler.public:
             await forbid(send)
         else:
+            await self._loops.entered()
             unit = UnitOfWork(self._outbox, misplaced=await self._misplaced(scope), scope=scope)
             with self._foreground.request(send) as noting_send:
                 await serve_request(app, unit, _cleaned(scope), receive, noting_send)

@@ -155,6 +155,8 @@ class Processing:
         self._outbox.vitals.stop()
         self._probing.cancel()
         self._scheduler.stop()
+        for each in (self._executed, self._minutes, self._presence):
+            each.stop()  # before the hurry: what they write would fail in it; `close` writes what is left
         self._outbox.on_committed = self._notifier.notify  # nobody here runs them any more
         try:
             async with anyio.create_task_group() as stopping:
@@ -165,8 +167,6 @@ class Processing:
         finally:
             self._progress.stop()
             self._outbox.runner.relax()
-            for each in (self._executed, self._minutes, self._presence):
-                each.stop()
             self._notifier.notify()  # of what was given back
 
     def cut_short(self) -> None:

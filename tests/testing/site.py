@@ -1,6 +1,7 @@
 """A small app whose tasks are tested: handlers that are idempotent, and others that are not."""
 
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,32 @@ from hookware import Hookware, PermanentTaskFailure, Queue, TaskRouter, taskqueu
 SLOW = Queue("slow", rate="1/m", bucket_size=1)
 
 
+def _sessions_of(engine: Engine) -> Callable[[], Iterator[Session]]:
+    def get_session() -> Iterator[Session]:
+        with Session(engine) as session:
+            yield session
+
+    return get_session
+
+
+def _adding(
+    api: "weakref.ref[FastAPI]", get_session: Callable[[], Iterator[Session]]
+) -> Callable[[str, str, float, str], str]:
+    """Give the route that adds a task. FastAPI never forgets a function: it must not hold the app."""
+
+    def add(url: str, key: str = "", countdown: float = 0, queue_name: str = "default") -> str:
+        held = api()
+        assert held is not None
+        session = next(iter(held.dependency_overrides.get(get_session, get_session)()))
+        taskqueue.add(
+            url=url, params={"key": key}, countdown=countdown, queue_name=queue_name, session=session, method="POST"
+        )
+        session.commit()
+        return "added"
+
+    return add
+
+
 class Site:
     """An app on one database; `handled` is what its handlers were given, whatever became of it."""
 
@@ -25,8 +52,8 @@ class Site:
             connection.execute(text("CREATE TABLE IF NOT EXISTS effect (key VARCHAR(20))"))
         self._add_handlers()
         api = FastAPI()
-        api.post("/add")(self._add)
-        self.api, self.get_session = api, self._get_session
+        self.api, self.get_session = api, _sessions_of(engine)
+        api.post("/add")(_adding(weakref.ref(api), self.get_session))
         given: dict[str, Any] = {
             "engine": engine,
             "router": self.router,
@@ -38,10 +65,6 @@ class Site:
             self.app: Any = api
         else:
             self.app = Hookware(api, **given)
-
-    def _get_session(self) -> Iterator[Session]:
-        with Session(self.engine) as session:
-            yield session
 
     def _add_handlers(self) -> None:
         @self.router.task_handler("/once")
@@ -69,14 +92,6 @@ class Site:
             taskqueue.add(url="/endless")
 
         self.once = once
-
-    def _add(self, url: str, key: str = "", countdown: float = 0, queue_name: str = "default") -> str:
-        session = next(iter(self.api.dependency_overrides.get(self._get_session, self._get_session)()))
-        taskqueue.add(
-            url=url, params={"key": key}, countdown=countdown, queue_name=queue_name, session=session, method="POST"
-        )
-        session.commit()
-        return "added"
 
     @contextmanager
     def client(self) -> Iterator[TestClient]:

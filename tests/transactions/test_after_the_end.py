@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,16 @@ def test_who_adds_without_a_lifespan_leaves_no_connection_open(engine: Engine, s
     del hookware
     gc.collect()
     assert closed == [1]
+
+
+def test_a_hookware_that_never_ran_goes_with_whoever_wanted_it(engine: Engine) -> None:
+    gc.collect()
+    gc.disable()  # in a cycle it would be there until somebody collects, and be taken for the one that `add` means
+    try:
+        hookware = Hookware(engine=engine, router=TaskRouter())
+        outbox = weakref.ref(hookware._outbox)
+        assert hookware.insight is not None
+        del hookware
+        assert outbox() is None
+    finally:
+        gc.enable()

@@ -3,7 +3,7 @@
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import anyio
 from sqlalchemy import URL, Connection, Engine, select
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 _SIGN_OF_LIFE_SECONDS = 1.0
 _logger = log_of()
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _installed: "weakref.WeakSet[Outbox]" = weakref.WeakSet()
 
 
@@ -97,8 +100,8 @@ class Outbox:
         self.write_lock = sqlite.WriteLock() if self.sync_engine.dialect.name == "sqlite" else None
         self._own_runner = self.runner = own_runner(self.engine, env, self.write_lock)
         in_sqlite = self.write_lock is not None
-        self.clock: Clock = self._own_time if in_sqlite else ahead_with(env, postgresql_time)
-        self.own_clock: Clock = self._own_time if in_sqlite else ahead_with(env, self._limiting_time)
+        self.clock: Clock = _host_time(env) if in_sqlite else ahead_with(env, postgresql_time)
+        self.own_clock: Clock = self.clock if in_sqlite else ahead_with(env, _weakly(self._limiting_time))
         self.store = SQLStore(
             self.runner, self.own_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues
         )
@@ -114,7 +117,7 @@ class Outbox:
         self.running: bool | None = None
         self.growth = Growth()
         self.cron_entries: Callable[[], Sequence[CronEntry]] = list
-        self.vitals = Vitals(Asking(self._ask_for_life, env, good_for_seconds=_SIGN_OF_LIFE_SECONDS))
+        self.vitals = Vitals(Asking(_weakly(self._ask_for_life), env, good_for_seconds=_SIGN_OF_LIFE_SECONDS))
         self._said: set[str] = set()
         self._preparing = anyio.Lock()
         _installed.add(self)
@@ -147,10 +150,6 @@ class Outbox:
 
     def _ask_for_life(self) -> bool:
         return self.runner.run_blocking(lambda connection: bool(connection.scalar(select(1))), write=False)
-
-    def _own_time(self, _connection: Connection) -> int:
-        # SQLite has no clock of its own that every version can read: it is this host's.
-        return self.env.now_us()
 
     def _limiting_time(self, connection: Connection) -> int:
         return (postgresql_clock if self.within is None else postgresql_time)(connection)
@@ -347,6 +346,24 @@ def _start_over() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_over)
+
+
+def _host_time(env: Env) -> Clock:
+    # SQLite has no clock of its own that every version can read: it is this host's.
+    return lambda _connection: env.now_us()
+
+
+def _weakly(method: Callable[P, T]) -> Callable[P, T]:
+    """Give an outbox's method to what it holds itself: it must go as soon as nobody wants it, and not stay counted."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        held = reference()
+        if held is None:
+            raise RuntimeError("the Hookware that this belongs to is gone")
+        return held(*args, **kwargs)
+
+    return call
 
 
 def the_outbox() -> Outbox:
