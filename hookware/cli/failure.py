@@ -51,7 +51,7 @@ def failure_of(error: Exception) -> Failure | None:
     """Give the failure that an error is to people; None: it is none that anybody foresaw, and keeps its traceback."""
     match error:
         case FilterError():
-            return Failure(f"the filter cannot be read: {error}", USAGE)
+            return Failure(f"the filter is refused: {error}", USAGE)
         case ImportError() if "pip install" in str(error):
             return Failure(str(error))
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)

@@ -9,7 +9,7 @@ from hookware.cli import given
 from hookware.cli.desk import Desk, run
 from hookware.cli.printer import Line, count_json, when
 from hookware.cli.signals import interruptible
-from hookware.core.amounts import many, span
+from hookware.core.amounts import NONE, many, span
 from hookware.core.overview import Overview, QueueOverview
 
 COLUMNS = ("queue", "due", "scheduled", "running", "dead", "oldest", "last 5 min", "state")
@@ -74,13 +74,12 @@ def _show(desk: Desk, seen: Overview) -> None:
 
 
 def _summary(seen: Overview) -> str:
-    due, running, dead = (
-        sum(each.number for each in counts)
-        for counts in zip(*((queue.due, queue.running, queue.dead) for queue in seen.queues), strict=True)
-    ) if seen.queues else (0, 0, 0)  # fmt: skip
+    due, running, dead = NONE, NONE, NONE
+    for queue in seen.queues:
+        due, running, dead = due.plus(queue.due), running.plus(queue.running), dead.plus(queue.dead)
     ended = seen.last_minutes
     return (
-        f"{due:,} due, {running:,} running, {dead:,} dead; "
+        f"{due} due, {running} running, {dead} dead; "
         f"{many(len(seen.dispatchers), 'process runs', 'processes run')} tasks; "
         f"in 5 minutes {ended.completed_count:,} completed, {ended.failed_count:,} failed, {ended.dead_count:,} died"
     )
