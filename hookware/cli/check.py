@@ -8,7 +8,7 @@ import click
 from hookware.cli import given
 from hookware.cli.desk import Desk, run
 from hookware.cli.failure import UNHEALTHY
-from hookware.cli.printer import plain
+from hookware.cli.text import plain
 from hookware.core.overview import Finding, Severity
 
 _COLORS: Final[dict[Severity, str]] = {"error": "red", "warning": "yellow", "note": "cyan"}
@@ -30,7 +30,7 @@ def check() -> None:
 async def _check(desk: Desk) -> int | None:
     findings = await desk.insight.check()
     for finding in findings:
-        desk.printer.data(asdict(finding), _text(finding))
+        desk.printer.data(asdict(finding), _text(finding), is_styled=True)
     if not findings:
         desk.printer.say("Nothing is wrong.")
     if not desk.place.has_app:

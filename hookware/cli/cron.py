@@ -7,7 +7,8 @@ import click
 from hookware.cli import given
 from hookware.cli.desk import Desk, run
 from hookware.cli.failure import NOTHING, USAGE, Failure, failure_of
-from hookware.cli.printer import Line, Printer, cut
+from hookware.cli.printer import Line, Printer
+from hookware.cli.text import cut
 from hookware.env import Env
 from hookware.errors import InvalidScheduleError, UnknownCronEntryError
 from hookware.scheduled import Cron, CronStatus

@@ -10,6 +10,7 @@ from hookware.cli.failure import Failure, failure_of
 from hookware.cli.given import Given
 from hookware.cli.place import Place, place_of
 from hookware.cli.printer import Printer
+from hookware.cli.text import clean
 from hookware.errors import Error
 from hookware.insight import Insight
 from hookware.store.sql.outbox import Outbox
@@ -39,7 +40,7 @@ class Desk:
         if self.given.yes:
             return
         with suppress(click.Abort):
-            if click.confirm(question, err=True):
+            if click.confirm(clean(question), err=True):
                 return
         raise Failure("nothing was done: answer y, or pass --yes")
 

@@ -7,7 +7,8 @@ import click
 from hookware.cli import given
 from hookware.cli.desk import Desk, run
 from hookware.cli.failure import NOTHING
-from hookware.cli.printer import Line, cut, when
+from hookware.cli.printer import Line
+from hookware.cli.text import cut, when
 from hookware.core.overview import ErrorGroup
 
 

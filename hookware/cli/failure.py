@@ -4,6 +4,7 @@ from typing import Final
 
 import click
 
+from hookware.cli.text import plain
 from hookware.core.filter import FilterError
 from hookware.errors import (
     Error,
@@ -43,7 +44,7 @@ class Failure(click.ClickException):
     """Ends the command with a line, "Error: ...", and a status."""
 
     def __init__(self, message: str, status: int = FAILED) -> None:
-        super().__init__(message)
+        super().__init__(plain(message))
         self.exit_code = status  # type: ignore[misc]  # click says so itself, and has it typed as the class's
 
 

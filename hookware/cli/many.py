@@ -68,7 +68,8 @@ async def _told(desk: Desk, progress: BulkProgress, ids: tuple[int, ...], signal
     past = PAST[progress.action]
     text = f"{many(progress.done_count, 'task')} {past}."
     if progress.left_count:
-        text += f" {progress.left_count:,} were left alone: they were changing just then, or run."
+        left = many(progress.left_count, "other one was", "others were")
+        text += f" {left} left alone: changing just then, running, or ended after this began."
     said = {name: getattr(progress, name) for name in ("action", "filter", "done_count", "left_count", "is_complete")}
     desk.printer.data({**said, "token": progress.token}, text)
     if not progress.is_complete:

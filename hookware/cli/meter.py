@@ -43,7 +43,7 @@ class Meter:
 
     def _write(self) -> None:
         if self._printer.in_place:
-            self._printer.say(f"\r\x1b[K{self._last}", newline=False)
+            self._printer.say_in_place(self._last)
         else:
             self._printer.say(self._last)
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import click
 
 from hookware.cli.given import Given
-from hookware.core.amounts import Count, moment, span
+from hookware.cli.text import clean, plain
+from hookware.core.amounts import Count
 
 
 class Line(NamedTuple):
@@ -33,14 +34,20 @@ class Printer:
         """Whether a line of talk may be written over: standard error is a terminal."""
         return sys.stderr.isatty() and not self._quiet
 
-    def say(self, text: str, *, newline: bool = True) -> None:
+    def say(self, text: str) -> None:
         """Talk to people, unless they want it quiet."""
         if not self._quiet:
-            click.echo(text, err=True, nl=newline)
+            click.echo(clean(text), err=True)
 
-    def data(self, data: Mapping[str, object], text: str) -> None:
-        """Print one thing: the first as JSON, or else the second."""
-        click.echo(as_json(data) if self.as_json else text, color=self._context.color)
+    def say_in_place(self, text: str) -> None:
+        """Write over the line of talk that was written so last."""
+        if not self._quiet:
+            click.echo(f"\r\x1b[K{plain(text)}", err=True, nl=False)
+
+    def data(self, data: Mapping[str, object], text: str, *, is_styled: bool = False) -> None:
+        """Print one thing: the first as JSON, or else the second, which may have colours if it says so."""
+        shown = text if is_styled else clean(text)
+        click.echo(as_json(data) if self.as_json else shown, color=self._context.color)
 
     def fields(self, data: Mapping[str, object], shown: Iterable[tuple[str, object]]) -> None:
         """Print one thing with its fields below each other."""
@@ -83,29 +90,6 @@ def _print_with_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], colo
         table.add_row(*(Text(cell) for cell in row))  # what is no Text would be read as markup
     Console(no_color=color is False).print(table)
     return True
-
-
-def plain(value: object) -> str:
-    """Write a value for people; what a terminal would obey, such as an escape sequence, is shown as a blot."""
-    text = {None: "-", True: "yes", False: "no"}.get(value) if isinstance(value, bool | None) else str(value)
-    text = text or ""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def cut(text: str | None, most: int) -> str:
-    """Give the beginning of a text, on one line."""
-    line = " ".join((text or "").split())
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def when(at_us: int | None, now_us: int | None = None) -> str:
-    """Write a moment, and how far away it is."""
-    if at_us is None:
-        return "-"
-    if now_us is None:
-        return moment(at_us)
-    away = f"in {span(at_us - now_us)}" if at_us > now_us else f"{span(now_us - at_us)} ago"
-    return f"{moment(at_us)} ({away})"
 
 
 def as_json(data: object) -> str:

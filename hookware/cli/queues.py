@@ -11,9 +11,10 @@ from hookware import Queue
 from hookware.cli import given
 from hookware.cli.desk import Desk, run
 from hookware.cli.failure import FAILED, NOTHING, USAGE, Failure
-from hookware.cli.printer import Line, when
+from hookware.cli.printer import Line
 from hookware.cli.signals import interruptible
 from hookware.cli.status import COLUMNS, cells, queue_json
+from hookware.cli.text import when
 from hookware.cli.values import rate_text, span_us
 from hookware.core.amounts import many
 from hookware.core.filter import Filter

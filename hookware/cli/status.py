@@ -7,8 +7,9 @@ import click
 
 from hookware.cli import given
 from hookware.cli.desk import Desk, run
-from hookware.cli.printer import Line, count_json, when
+from hookware.cli.printer import Line, count_json
 from hookware.cli.signals import interruptible
+from hookware.cli.text import when
 from hookware.core.amounts import NONE, many, span
 from hookware.core.overview import Overview, QueueOverview
 

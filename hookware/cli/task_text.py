@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
-from hookware.cli.printer import cut, when
+from hookware.cli.text import cut, when
 from hookware.core.amounts import many, span
 from hookware.core.history import AttemptRecord, shown_headers
 from hookware.core.task import Headers

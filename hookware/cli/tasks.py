@@ -11,7 +11,7 @@ from hookware.cli.desk import Desk, run
 from hookware.cli.failure import NOTHING, USAGE, Failure
 from hookware.cli.many import act_on_many
 from hookware.cli.moving import move_many
-from hookware.cli.printer import Line, cut
+from hookware.cli.printer import Line
 from hookware.cli.task_text import COLUMNS, cells, shown, task_json
 from hookware.cli.values import moment_of, span_us
 from hookware.core.filter import parse
@@ -90,7 +90,7 @@ def why(task_id: int) -> None:
         said = await desk.insight.why(task_id)
         also = [{"code": reason.code, "sentence": reason.sentence} for reason in said.also]
         data = {"task_id": task_id, "code": said.code, "sentence": said.sentence, "also": also}
-        desk.printer.data(data, cut(str(said), 10_000))
+        desk.printer.data(data, str(said))
         return NOTHING if said.code == "unknown" else None
 
     run(work)
