@@ -56,9 +56,11 @@ async def _steps(
         while not progress.is_complete and signals.count == 0:
             progress = await desk.insight.bulk_step(action, chosen, resume=progress.token)
             meter.show(progress.done_count, progress.left_count)
-    except TransientError as error:
+    except BaseException as error:  # also a second Ctrl-C, which waits for nothing
         desk.printer.say(_go_on(desk, progress))
-        raise Failure(f"the database stays busy: {error}") from None
+        if isinstance(error, TransientError):
+            raise Failure(f"the database stays busy: {error}") from None
+        raise
     finally:
         meter.end()
     return progress

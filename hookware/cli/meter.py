@@ -56,7 +56,7 @@ class Meter:
             filled = _WIDTH * seen // most
             parts += ["━" * filled + "╸" * (filled < _WIDTH) + " " * max(0, _WIDTH - filled - 1), f"{seen:,}/{most:,}"]
         else:
-            parts += [f"{seen:,} of {self._total}"]
+            parts.append(f"{seen:,} of {self._total}" if seen <= self._total.number else f"{seen:,}")
         if left_count:
             parts.append(f"left alone {left_count:,}")
         parts.append(f"{per_second:,.0f}/s")

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from hookware.env import Wake
+from hookware.env import Env, Wake
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SAME_SECONDS: Final = 1.0
+"""Programs that pass a signal on, and the terminal itself, send one and the same twice."""
 
 
 class Interruptions:
@@ -18,6 +20,8 @@ class Interruptions:
     def __init__(self) -> None:
         self.count = 0
         self._number = 0
+        self._clock = Env().monotonic
+        self._first_at = 0.0
         self._wake = Wake()
 
     @property
@@ -31,9 +35,13 @@ class Interruptions:
 
     def take(self, number: int, _frame: FrameType | None) -> None:
         """Count one."""
+        now = self._clock()
+        if self.count and now - self._first_at < _SAME_SECONDS:
+            return
         self.count, self._number = self.count + 1, number
         if self.count > 1:
             raise KeyboardInterrupt
+        self._first_at = now
         self._wake.notify()
 
 
