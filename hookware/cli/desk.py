@@ -28,7 +28,8 @@ class Desk:
         self.insight = Insight(place.outbox)
         self.printer = Printer(given)
         self._changed = False
-        if self.outbox.on_committed is None:
+        self._tells = self.outbox.on_committed is None  # else a lifespan's loops do
+        if self._tells:
             self.outbox.on_committed = self._note_change
 
     def confirm(self, question: str) -> None:
@@ -46,6 +47,8 @@ class Desk:
 
     async def close(self) -> None:
         """Give the connections back, and tell the processes that dispatch of what was changed."""
+        if self._tells:
+            self.outbox.on_committed = None
         if self._changed and self.outbox.notices is not None:
             with suppress(Exception):  # they ask by themselves every poll_seconds
                 await self.outbox.notices.send()

@@ -30,9 +30,9 @@ def help_of(path: str) -> str:
 def rewritten(page: str) -> str:
     """Give the page with the help of today; a section that is missing stays so."""
     for path, _command in commands():
-        section = re.compile(rf"(\n##+ `{path}`\n\n```text\n).*?(\n```\n)", re.DOTALL)
-        text = help_of(path).rstrip()
-        page = section.sub(lambda found, text=text: f"{found[1]}{text}{found[2]}", page)
+        section = re.search(rf"(?<=\n)##+ `{path}`\n\n```text\n(.*?)\n```\n", page, re.DOTALL)
+        if section is not None:
+            page = page[: section.start(1)] + help_of(path).rstrip() + page[section.end(1) :]
     return page
 
 

@@ -2,9 +2,11 @@
 
 import re
 
+import psycopg
 import pytest
 
 from hookware.core.lifecycle import State
+from hookware.store.sql.notify import CHANNEL
 from tests.cli.shell import Shell
 from tests.databases import EVERY_DATABASE
 
@@ -194,3 +196,15 @@ def test_errors_are_grouped(shell: Shell) -> None:
     (group,) = shell.json("errors", "--queue", "mail")
     assert (group["dead_count"], len(group["task_ids"])) == (3, 3)
     assert shell.run("errors", "--queue", "other").exit_code == 4
+
+
+@pytest.mark.parametrize("database", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
+@pytest.mark.parametrize("words", [("add", "/worker"), ("tasks", "retry", "--filter", "state:dead", "--yes")])
+def test_the_processes_that_dispatch_are_told_at_once(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.world.put(State.DEAD)
+    conninfo = shell.stage.database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(conninfo, autocommit=True) as ear:
+        ear.execute(f"LISTEN {CHANNEL}".encode())
+        shell.does("tasks", "list")
+        shell.does(*words)
+        assert len(list(ear.notifies(timeout=10, stop_after=1))) == 1
