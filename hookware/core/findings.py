@@ -63,8 +63,8 @@ def findings(given: Installation) -> list[Finding]:
 def broken_tables(sentences: Sequence[str]) -> list[Finding]:
     """Give the findings where tables or columns are missing: then nothing else can be found."""
     next_step = (
-        "Start the app once with create_tables=True where a table is missing, or make a migration (alembic revision "
-        "--autogenerate) and run it."
+        "Start the app once with create_tables=True where a table is missing, or run `hookware db upgrade`, or make a "
+        "migration (alembic revision --autogenerate) and run it."
     )
     return [Finding(severity="error", code="schema", sentence=each, next_step=next_step) for each in sentences]
 

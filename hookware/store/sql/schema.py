@@ -50,7 +50,7 @@ def require_tables(connection: Connection) -> None:
     if missing:
         raise ConfigurationError(
             f"the database has no table {', '.join(missing)}: run SQLModel.metadata.create_all(engine) or "
-            "a migration, or pass create_tables=True"
+            "a migration, or `hookware db upgrade`, or pass create_tables=True"
         )
 
 

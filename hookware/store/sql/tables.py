@@ -33,9 +33,14 @@ metadata = SQLModel.metadata
 
 # Every task leaves two dead rows behind: clean up by count, not by share of a table that is nearly empty.
 _STORAGE: Final = {"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000}
-_KNOWS_STORAGE: Final = any("with" in options for kind, options in PGDialect.construct_arguments or () if kind is Table)
+KNOWS_STORAGE: Final = any("with" in options for kind, options in PGDialect.construct_arguments or () if kind is Table)
 """Not before SQLAlchemy 2.1."""
-_OPTIONS: Final[dict[str, Any]] = {"postgresql_with": _STORAGE} if _KNOWS_STORAGE else {}
+_OPTIONS: Final[dict[str, Any]] = {"postgresql_with": _STORAGE} if KNOWS_STORAGE else {}
+
+
+def storage_parameters() -> str:
+    """Give the table's storage parameters, as a statement has them where SQLAlchemy does not write them itself."""
+    return ", ".join(f"{key} = {value}" for key, value in _STORAGE.items())
 
 
 def _plain_text(length: int) -> String:
@@ -82,15 +87,14 @@ task_table = Table(
     **_OPTIONS,
 )
 
-if not _KNOWS_STORAGE:
+if not KNOWS_STORAGE:
 
     @event.listens_for(task_table, "after_create")
     def _set_storage(table: Table, connection: Connection, **_options: object) -> None:
         if connection.dialect.name == "postgresql":
             quote, schema = connection.dialect.identifier_preparer.quote, connection.schema_for_object(table)
             name = f"{quote(schema)}.{table.name}" if schema else table.name
-            parameters = ", ".join(f"{key} = {value}" for key, value in _STORAGE.items())
-            connection.execute(text(f"ALTER TABLE {name} SET ({parameters})"))
+            connection.execute(text(f"ALTER TABLE {name} SET ({storage_parameters()})"))
 
 
 for _name, _columns, _where in (

@@ -1,41 +1,27 @@
-"""The command line: `hookware dispatch main:app`."""
+"""`hookware dispatch main:app`: the app's tasks, without a server."""
 
 import logging
 import os
 import sys
 
 import anyio
+import click
 
-from hookware import __version__
 from hookware.config import DISPATCH_VARIABLE
 from hookware.errors import Error
 from hookware.headless import Headless
 from hookware.import_app import import_app
 from hookware.signals import Signals
 
-try:
-    import click
-except ImportError as error:
-    raise ImportError('the command line needs click: pip install "hookware[cli]"', name="click") from error
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def hookware() -> None:
-    """Durable background tasks for any ASGI app."""
-
-
-@hookware.command()
-def version() -> None:
-    """Print hookware's version."""
-    click.echo(f"hookware {__version__}")
-
-
-@hookware.command()
+@click.command(epilog="Example: hookware dispatch main:app --drain")
 @click.argument("app")
 @click.option("--factory", is_flag=True, help="APP is a function that makes the app.")
 @click.option("--drain", is_flag=True, help="End when no task is due and none runs here.")
 def dispatch(app: str, factory: bool, drain: bool) -> None:
-    """Run the tasks of APP (module:attribute, as for uvicorn) without serving requests.
+    """Run an app's tasks, without a server.
+
+    APP is module:attribute, as for uvicorn.
 
     SIGTERM or Ctrl-C: claim no more tasks, let the running ones end for drain_seconds, give back the others.
     A second one cuts the running ones short and gives them back. A third one leaves at once.
