@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import hookware
+import hookware.testing
 from hookware import errors
 from hookware.config import Config
 from hookware.core.lifecycle import TRANSITIONS, State
+from scripts import llms
 from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +25,8 @@ REFERENCE = "\n".join(page.read_text() for page in sorted((DOCS / "reference").g
 _MOST_SECONDS = 150  # on a machine that does much else: the longest page takes 4 s of an idle one
 _FENCED = re.compile(r"^```.*?^```$|^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_REFERENCE = re.compile(r"\]\[([^]]+)\]")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 def name_of(page: Path) -> str:
@@ -79,12 +83,38 @@ def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_by_a_reference_have_one_and_it_is_used(page: Path) -> None:
+    text = _FENCED.sub("", page.read_text())
+    assert set(_REFERENCE.findall(text)) == set(re.findall(r"^\[([^]]+)\]: \S+$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _TEST.search(page.read_text())], ids=name_of)
+def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
+    def has(path: str, name: str) -> bool:
+        return f"def {name}(" in (ROOT / path).read_text()
+
+    assert [named for named in _TEST.findall(page.read_text()) if not has(*named)] == []
+
+
+def test_llms_txt_lists_the_pages_of_the_navigation() -> None:
+    assert (DOCS / "llms.txt").read_text() == llms.listing(), "run `python scripts/llms.py`"
+
+
+def test_all_pages_in_one_have_the_reference_written_out_and_no_proofs() -> None:
+    text = llms.full()
+    assert "<!-- run" not in text
+    assert not re.search(r"^::: ", text, re.MULTILINE)
+    for name in set(hookware.__all__) - {"__version__", "deferred", "taskqueue"}:
+        assert re.search(rf"^## hookware\.(\w+\.)*{name}$", text, re.MULTILINE), name
+
+
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
 
 
-@pytest.mark.parametrize("name", sorted(set(hookware.__all__) - {"__version__"}))
+@pytest.mark.parametrize("name", sorted({*hookware.__all__, *hookware.testing.__all__} - {"__version__", "Mode"}))
 def test_every_public_name_is_in_the_reference(name: str) -> None:
     generated = {*re.findall(r"^::: hookware\.(?:\w+\.)*(\w+)$", REFERENCE, re.MULTILINE)}
     assert name in generated | {"deferred", "taskqueue"}
