@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, is_typeddict
+from typing import Any
 
 import yaml
 
@@ -70,13 +70,19 @@ def on_post_build(config: Any, **_others: object) -> None:
 def _described(name: str) -> str:
     value = _found(name)
     kind = "class " if inspect.isclass(value) else ""
-    signature = "" if not callable(value) or is_typeddict(value) else str(inspect.signature(value))
-    text = f"## {name}\n\n```python\n{kind}{name}{signature}\n```\n\n{inspect.getdoc(value) or ''}\n"
+    text = f"## {name}\n\n```python\n{kind}{name}{_signature(value)}\n```\n\n{inspect.getdoc(value) or ''}\n"
     if inspect.isclass(value):
         for method, function in vars(value).items():
             if inspect.isfunction(function) and not method.startswith("_") and inspect.getdoc(function):
                 text += f"\n`{method}{inspect.signature(function)}`\n\n{inspect.getdoc(function)}\n"
     return text
+
+
+def _signature(value: object) -> str:
+    try:
+        return str(inspect.signature(value)) if callable(value) else ""
+    except ValueError:  # an exception or a dictionary, whose calls are those of the built-in
+        return ""
 
 
 def _found(name: str) -> Any:
