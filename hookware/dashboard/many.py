@@ -85,7 +85,7 @@ async def purge(visit: Visit) -> Shown | Moved:
     if before_us is None:
         some = await visit.act(purging, "purge", f"queue {name}", lambda _some: "begun")
     else:
-        some = True
+        some = await Operation(statement=purging).perform_async(visit.outbox)
     while some and env.monotonic() < until:
         some = await Operation(statement=purging).perform_async(visit.outbox)
     if some:
