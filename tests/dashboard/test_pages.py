@@ -15,14 +15,9 @@ from tests.insight.stored import World
 from tests.stage import Stage
 
 CORPUS = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)' x='",
-    "javascript:alert(1)",
-    "</title></textarea></svg><svg onload=alert(1)>",
-    "{{ 7*7 }}{% raw %}",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "\u2028<iframe srcdoc='<script>alert(1)</script>'>\u202e",
+    "\"><img src=x onerror=alert(1)><script>alert(1)</script>{{ 7*7 }}{% raw %}",
+    "' onmouseover='alert(1)' x='</title></textarea></svg><svg onload=alert(1)>&lt;b&gt;",
+    "javascript:alert(1)//\u2028<iframe srcdoc='<script>alert(1)</script>'>\u202e",
 ]
 
 
