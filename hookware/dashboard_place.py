@@ -24,13 +24,15 @@ def dashboard_scope(scope: Scope, path: str) -> Scope:
     return {**scope, "root_path": base, "path": base + path[len(PATH) :]}
 
 
-def served_dashboard(given: "Given", env: Env, outbox: Outbox) -> "Dashboard":
-    """Make the dashboard of one Hookware.
+def served_dashboard(given: "Given", env: Env, outbox: Outbox) -> "Dashboard | None":
+    """Make the dashboard of one Hookware; None: `given` is False, and there is none.
 
     Raises:
         ConfigurationError: `given` does not say who may come in.
         ImportError: the extra is not installed.
     """
+    if given is False:
+        return None
     from hookware.dashboard import Dashboard
 
     return Dashboard(given, env=env, outbox=outbox)

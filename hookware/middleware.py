@@ -120,6 +120,9 @@ class Hookware:
         ConfigurationError: an option is out of range, or the engine cannot keep the promise.
     """
 
+    _refused: Error | ImportError | None = None
+    _started = False
+
     def __init__(  # noqa: PLR0913 - the options of the product, each by keyword
         self,
         app: Callable[..., Awaitable[None]] | None = None,  # frameworks type their scopes each in its own way
@@ -156,8 +159,6 @@ class Hookware:
         self.events = Events()
         self._router = default_router if router is None else router
         self._env = env or Env()
-        self._started = False
-        self._refused: Error | ImportError | None = None
         try:
             _check_types(self.app, self._router)
             self.config = Config(
@@ -183,7 +184,7 @@ class Hookware:
                 max_chain_depth=max_chain_depth,
             )
             self._outbox = self._outbox_on(engine, listen, cron, observers)
-            self._dashboard = None if dashboard is False else served_dashboard(dashboard, self._env, self._outbox)
+            self._dashboard = served_dashboard(dashboard, self._env, self._outbox)
         except (Error, ImportError) as error:
             if not built_in_a_call():
                 raise

@@ -55,7 +55,8 @@ async def queues(visit: Visit) -> Shown:
 
 async def queue(visit: Visit) -> Shown:
     """Show one queue."""
-    found = await visit.queue(visit.query("name"))
+    seen = await visit.insight.overview()
+    found = await visit.queue(visit.query("name"), seen)
     minutes = await visit.insight.minutes(queue_name=found.name, minute_count=_MINUTES)
     errors = await visit.insight.errors(queue_name=found.name, limit=5)
     state = "pull" if found.settings.mode == "pull" else "waiting"
@@ -64,7 +65,7 @@ async def queue(visit: Visit) -> Shown:
     return Shown(
         template="queue.html",
         values={
-            "queue": found, "now_us": (await visit.insight.overview()).now_us, "chosen": str(chosen),
+            "queue": found, "now_us": seen.now_us, "chosen": str(chosen),
             "plots": [plots.throughput(minutes), plots.latency(minutes), plots.errors(minutes)],
             "tasks": _listed(visit, page.tasks), "groups": _linked(errors.groups, found.name),
             "looked_at": errors.looked_at, "more": errors.more,

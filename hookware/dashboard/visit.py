@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 
 from hookware.core.audit import AuditEntry
-from hookware.core.overview import QueueOverview
+from hookware.core.overview import Overview, QueueOverview
 from hookware.core.queue import CRON_QUEUE
 from hookware.dashboard.access import Role, Visitor
 from hookware.errors import UnknownQueueError
@@ -90,13 +90,14 @@ class Visit:
         """The cron entries."""
         return Cron(self.outbox)
 
-    async def queue(self, name: str) -> QueueOverview:
-        """Give a queue.
+    async def queue(self, name: str, seen: Overview | None = None) -> QueueOverview:
+        """Give a queue, out of an overview that was taken just now, or of a new one.
 
         Raises:
             NotFoundError: nothing is known of it.
         """
-        found = {queue.name: queue for queue in (await self.insight.overview()).queues}
+        looked = seen or await self.insight.overview()
+        found = {queue.name: queue for queue in looked.queues}
         if name in found:
             return found[name]
         try:

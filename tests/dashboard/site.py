@@ -71,13 +71,13 @@ def options(text: str = "a report") -> dict[str, Any]:
 
 def fill(world: World, text: str = "plain") -> Filled:
     """Put something into every table, with `text` in every field that has room for it."""
-    named = {
+    named: dict[str, Any] = {
         "name": text[:400], "tag": text[:400], "dedup_key": text, "fair_key": text, "limit_key": text,
         "origin": text[:200], "url": f"/worker?user={SECRET}",
     }  # fmt: skip
     headers = json.dumps([["content-type", "application/x-www-form-urlencoded"], ["x-note", SECRET]])
-    body = {"body": f"user={SECRET}".encode(), "headers": headers}
-    error = {"last_error": f"Error: {text} 17", "last_status": 500}
+    body: dict[str, Any] = {"body": f"user={SECRET}".encode(), "headers": headers}
+    error: dict[str, Any] = {"last_error": f"Error: {text} 17", "last_status": 500}
     [due] = world.put(ago=5, **named, **body)
     [scheduled] = world.put(ago=-3600, attempt_count=2, created_us=world.now_us, **error)
     [running] = world.put(State.LEASED, progress=json.dumps([3, 10, text]), **{**named, "name": None})

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from sqlalchemy import make_url
 
+from hookware import State
 from tests.dashboard.site import Filled, fill, options
 from tests.databases import Database
 from tests.insight.stored import World
@@ -156,7 +157,7 @@ def test_what_is_typed_stays_while_the_page_changes(site: Site, browser: "Browse
 def test_people_act(site: Site, browser: "Browser", with_script: bool) -> None:
     watched = Watched(browser, java_script_enabled=with_script)
     page, world, name = watched.page, site.world, f"acts-{with_script}"
-    [due], [dead] = world.put(queue_name=name, ago=-900), world.put(queue_name=name, state=2)
+    [due], [dead] = world.put(queue_name=name, ago=-900), world.put(queue_name=name, state=State.DEAD)
     page.goto(f"{site.url}/queue?name={name}")
     page.get_by_role("button", name="Pause").click()
     page.get_by_text("The queue is paused, in all processes.").wait_for()
@@ -197,7 +198,7 @@ def test_many_tasks_are_retried_to_the_end(
     monkeypatch.setattr("hookware.dashboard.many._SECONDS_AT_ONCE", 0)
     watched, name = Watched(browser, java_script_enabled=with_script), f"many-{with_script}"
     page = watched.page
-    site.world.put(state=2, count=450, queue_name=name, ago=5)
+    site.world.put(state=State.DEAD, count=450, queue_name=name, ago=5)
     page.goto(f"{site.url}/tasks?filter=state:dead+queue:{name}")
     page.get_by_role("link", name="Retry all of these").click()
     page.get_by_text("450 tasks are meant").wait_for()
