@@ -93,7 +93,7 @@ async def test_what_tasks_say_of_themselves_is_text_and_nothing_else(database: D
         assert not [name for name, _ in Markup(html).attributes if name.startswith("on")]
         hrefs = [value for name, value in Markup(html).attributes if name in ("href", "action", "src", "hx-get")]
         assert [value for value in hrefs if not value.startswith(("/_hookware/", "#main"))] == []
-        if text in Markup(html).text:
+        if text[:40] in Markup(html).text:  # some fields are shorter than the text
             seen.add(re.sub(r"\d+", "", path))
     # It is shown, everywhere where it should be: as the text that it is.
     assert {"/", "/queues", "/queue", "/tasks", "/task/", "/errors", "/cron", "/processes", "/audit"} <= seen
