@@ -19,6 +19,7 @@ from hookware.configured_queues import queues_by_name, refuses_unknown
 from hookware.core.codec import Codec
 from hookware.core.headers import strip_internal
 from hookware.core.queue import CRON_QUEUE, CRON_SETTINGS, QueueSettings
+from hookware.dashboard_place import dashboard_scope, is_for_dashboard, served_dashboard
 from hookware.delivery import SCOPE_KEY, Target, delivery_in, nowhere
 from hookware.direct import DirectRoutes
 from hookware.env import Env
@@ -45,6 +46,8 @@ from hookware.yaml_files import Source, listed_queues
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from hookware.dashboard import Given
 
 DEFAULT_DATABASE_URL: Final = "sqlite:///hookware.db"
 NOTICE_KEY: Final = "hookware.notice"
@@ -107,12 +110,18 @@ class Hookware:
             task which adds itself again goes on for ever.
         observers: what watches it, such as `hookware.prometheus.Prometheus()` and
             `hookware.opentelemetry.OpenTelemetry()`.
+        dashboard: serve the dashboard (extra `dashboard`) under `/_hookware/`, to whom this says; see
+            `hookware.dashboard.Dashboard`. True: to who has the token in HOOKWARE_DASHBOARD_TOKEN, or without one to
+            clients on this machine.
         router: the task handlers; the default one holds those of `hookware.task_handler`.
         env: clock, randomness and threads; for tests and simulations.
 
     Raises:
         ConfigurationError: an option is out of range, or the engine cannot keep the promise.
     """
+
+    _refused: Error | ImportError | None = None
+    _started = False
 
     def __init__(  # noqa: PLR0913 - the options of the product, each by keyword
         self,
@@ -142,6 +151,7 @@ class Hookware:
         attempt_history: Literal["failures", "all", "off"] = "failures",
         max_chain_depth: int | None = None,
         observers: Iterable[Observer] = (),
+        dashboard: "Given" = False,
         router: TaskRouter | None = None,
         env: Env | None = None,
     ) -> None:
@@ -149,8 +159,6 @@ class Hookware:
         self.events = Events()
         self._router = default_router if router is None else router
         self._env = env or Env()
-        self._started = False
-        self._refused: Error | ImportError | None = None
         try:
             _check_types(self.app, self._router)
             self.config = Config(
@@ -176,6 +184,7 @@ class Hookware:
                 max_chain_depth=max_chain_depth,
             )
             self._outbox = self._outbox_on(engine, listen, cron, observers)
+            self._dashboard = served_dashboard(dashboard, self._env, self._outbox)
         except (Error, ImportError) as error:
             if not built_in_a_call():
                 raise
@@ -252,8 +261,11 @@ class Hookware:
     # Requests.
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        delivery = delivery_in(scope)
-        handler = self._find(_route_path(scope))
+        delivery, path = delivery_in(scope), _route_path(scope)
+        if self._dashboard is not None and delivery is None and is_for_dashboard(path):
+            await self._dashboard(dashboard_scope(scope, path), receive, send)
+            return
+        handler = self._find(path)
         app = self.app if handler is None else handler.handle
         if delivery is not None:
             unit = UnitOfWork(self._outbox, delivery)

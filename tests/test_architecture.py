@@ -33,6 +33,7 @@ NAMES_OF_OTHERS = {"anyio_backend"}
 OPTIONAL_MODULES = {  # they need extras
     "hookware.cli",
     "hookware.crontab",
+    "hookware.dashboard",
     "hookware.store.sql.async_runner",
     "hookware.yaml_nodes",
     "rich.console",

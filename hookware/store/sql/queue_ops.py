@@ -65,18 +65,21 @@ def delete_tasks(connection: Connection, moment: Moment, queue_name: str, labels
 
 
 class Purge:
-    """Removes the tasks that a queue has when the first transaction begins: some in each."""
+    """Removes the tasks that a queue has when the first transaction begins: some in each.
 
-    def __init__(self, queue_name: str) -> None:
+    `before_us`: when that was; given, to go on with a purge that began then.
+    """
+
+    def __init__(self, queue_name: str, before_us: int | None = None) -> None:
         self._queue_name = queue_name
-        self._before_us: int | None = None
+        self.before_us = before_us
 
     def __call__(self, connection: Connection, moment: Moment) -> bool:
         """Remove some; say whether there may be more."""
         wait_briefly(connection)
-        if self._before_us is None:
-            self._before_us = moment.now_us
-        given = {"queue": self._queue_name, "before_us": self._before_us}
+        if self.before_us is None:
+            self.before_us = moment.now_us
+        given = {"queue": self._queue_name, "before_us": self.before_us}
         rows = connection.execute(_TO_PURGE, given).all()
         ids = [row.id for row in rows if row.state != State.LEASED]
         # A running task that is locked is just being completed by its handler's transaction.

@@ -8,6 +8,7 @@ from hookware.log import log_of
 from hookware.store.sql.postgresql import lock_tables
 from hookware.store.sql.tables import (
     attempt_table,
+    audit_table,
     cron_table,
     executed_table,
     metadata,
@@ -27,6 +28,7 @@ TABLES = [
     minute_table,
     process_table,
     attempt_table,
+    audit_table,
 ]
 
 _logger = log_of()

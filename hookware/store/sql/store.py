@@ -13,7 +13,7 @@ from hookware.core.retention import Retention
 from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.env import Env
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
-from hookware.store.sql import attempts, claim, damage, schema, settle, statements
+from hookware.store.sql import attempts, audit, claim, damage, schema, settle, statements
 from hookware.store.sql.board import Desk
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
@@ -230,7 +230,8 @@ class SQLStore:
     def _prune(self, connection: Connection) -> int:
         now_us = self._clock(connection)
         self._desk.learn(overridden(connection))  # what was never looked at must not go too early
-        return statements.prune(connection, now_us, self._tombstone_us, self.retention)
+        pruned_count = statements.prune(connection, now_us, self._tombstone_us, self.retention)
+        return pruned_count + audit.prune(connection, now_us)
 
     def _cancel(self, task_id: int) -> Callable[[Connection], bool]:
         return lambda c: statements.cancel(c, task_id, self._clock(c), self._tombstone_us, self.retention)

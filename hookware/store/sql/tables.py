@@ -237,6 +237,20 @@ attempt_table = Table(
 )
 """What is kept of attempts. No index but the key: whoever removes a task knows whether it has any."""
 
+audit_table = Table(
+    "hookware_audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("target", String(500), nullable=False),
+    Column("result", String(500), nullable=False),
+    Index("ix_hookware_audit_at", "at_us"),
+)
+"""What people did by hand."""
+
 name_table = Table(
     "hookware_name",
     metadata,

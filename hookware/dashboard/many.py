@@ -1,0 +1,94 @@
+"""Acting on all tasks that a filter chooses, and purging: previewed, then some at a time, until nothing is left.
+
+A browser goes on by posting the form of the progress page again: by itself with JavaScript, by a button without.
+"""
+
+from typing import Final, cast, get_args
+
+from hookware.core.filter import Filter, FilterError, parse
+from hookware.dashboard.redaction import refuse_to_tell
+from hookware.dashboard.visit import Moved, NotFoundError, RefusedError, Shown, Visit
+from hookware.store.sql.operation import Operation
+from hookware.store.sql.queue_ops import Purge
+from hookware.store.views import Action, BulkProgress
+
+_SECONDS_AT_ONCE: Final = 1.0
+"""How long one request goes on: a progress page is to show progress."""
+
+_DELETING: Final = frozenset(("delete",))
+
+
+def _action(visit: Visit, given: str) -> Action:
+    if given not in get_args(Action):
+        raise NotFoundError("There is no such action.")
+    if given in _DELETING and not visit.may("admin"):
+        raise RefusedError("Deleting many tasks at once is for the role admin.")
+    return cast("Action", given)
+
+
+def _filter(visit: Visit, given: str) -> Filter:
+    try:
+        chosen = parse(given)
+    except FilterError as error:
+        raise RefusedError(str(error)) from None
+    refuse_to_tell(chosen, may_see=visit.may("admin"))
+    if chosen == Filter():
+        raise RefusedError("An empty filter would mean every task: write at least one term, such as state:dead.")
+    return chosen
+
+
+async def preview(visit: Visit) -> Shown:
+    """Show how many tasks are meant, before anything is done."""
+    action = _action(visit, visit.query("action"))
+    chosen = _filter(visit, visit.query("filter"))
+    count = await visit.insight.count(chosen)
+    page = await visit.insight.list(chosen, limit=5)
+    values = {"action": action, "filter": str(chosen), "count": count, "samples": page.tasks, "progress": None}
+    return Shown(template="many.html", values=values)
+
+
+async def step(visit: Visit) -> Shown:
+    """Do it to some of the tasks, and show how far it has come."""
+    action = _action(visit, visit.field("action"))
+    chosen = _filter(visit, visit.field("filter"))
+    token = visit.field("token") or None
+    try:
+        if token is None:
+            await visit.note(f"{action} all", str(chosen), "begun")
+        progress = await _go_on(visit, action, chosen, token)
+    except FilterError as error:
+        raise RefusedError(str(error)) from None
+    if progress.is_complete:
+        left = f", {progress.left_count} left alone" if progress.left_count else ""
+        await visit.note(f"{action} all", str(chosen), f"{progress.done_count} done{left}")
+    values = {"action": action, "filter": str(chosen), "count": None, "samples": (), "progress": progress}
+    return Shown(template="many.html", values=values)
+
+
+async def _go_on(visit: Visit, action: Action, chosen: Filter, token: str | None) -> BulkProgress:
+    env = visit.outbox.env
+    until = env.monotonic() + _SECONDS_AT_ONCE
+    while True:
+        progress = await visit.insight.bulk_step(action, chosen, resume=token)
+        token = progress.token
+        if progress.is_complete or env.monotonic() >= until:
+            return progress
+
+
+async def purge(visit: Visit) -> Shown | Moved:
+    """Delete some of what a queue had when its purge began."""
+    name = (await visit.queue(visit.field("name"))).name
+    before = visit.field("before")
+    before_us = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+    purging, env = Purge(name, before_us), visit.outbox.env
+    until = env.monotonic() + _SECONDS_AT_ONCE
+    if before_us is None:
+        some = await visit.act(purging, "purge", f"queue {name}", lambda _some: "begun")
+    else:
+        some = await Operation(statement=purging).perform_async(visit.outbox)
+    while some and env.monotonic() < until:
+        some = await Operation(statement=purging).perform_async(visit.outbox)
+    if some:
+        return Shown(template="purging.html", values={"name": name, "before": str(purging.before_us)})
+    await visit.note("purge", f"queue {name}", "done")
+    return Moved(path="/queue", query={"name": name}, notice="purged")
