@@ -20,7 +20,7 @@ _LENGTHS = {
     "lane": 120, "tag": 500, "dedup_key": 500, "on_conflict": 10, "fair_key": 500, "limit_key": 500,
     "queue_name": 100, "name": 500, "method": 8, "owner": 200, "dead_reason": 20,
 }  # fmt: skip
-_BITS = {"state": 16, "last_status": 16, "attempt_count": 32, "crash_count": 32, "depth": 32}
+_BITS = {"state": 16, "last_status": 16, "attempt_count": 32, "crash_count": 32, "depth": 32, "record_count": 32}
 _TEXTS = frozenset({"url", "headers", "retry_options", "last_error", "progress", *_LENGTHS})
 _COLUMNS = tuple(column.name for column in task_table.c if column.name not in ("id", "state"))
 
