@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import make_url
 
+from hookware.store.sql.outbox import outboxes
 from tests.databases import Database
 from tests.postgres import PostgresServer, postgres_server
 from tests.stage import Stage
@@ -50,6 +51,13 @@ async def async_stage(database: Database) -> AsyncIterator[Stage]:
     stage = Stage(database, is_async=True)
     yield stage
     await stage.close()
+
+
+@pytest.fixture
+def alone() -> None:
+    """Let there be no other Hookware in this process: what frameworks keep of other tests' apps counts no more."""
+    for outbox in outboxes():
+        outbox.running = False
 
 
 @pytest.fixture(scope="session")

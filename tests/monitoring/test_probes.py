@@ -105,6 +105,7 @@ async def test_a_loop_that_has_ended_by_itself_is_the_end(stage: Stage, monkeypa
             assert (status, body["reasons"]) == (503, ["the loop executed has ended, and nobody starts it again"])
 
 
+@pytest.mark.usefixtures("alone")
 async def test_outside_of_hookware_they_are_asgi_apps_and_functions_of_the_only_one(stage: Stage) -> None:
     assert await asked(livez, "/") == WELL
     status, body = await asked(readyz, "/")

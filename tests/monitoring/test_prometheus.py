@@ -171,6 +171,7 @@ async def test_gauges_tell_what_waits_is_due_runs_and_is_dead(database: Database
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("alone")
 async def test_the_numbers_are_read_once_in_a_while_however_many_ask(stage: Stage) -> None:
     env, prometheus = SteppedEnv(), Prometheus(fresh_seconds=5)
     hookware = stage.make(observers=[prometheus], env=env, dispatch=False)

@@ -186,6 +186,7 @@ def test_a_forked_child_adds_for_itself(tmp_path: Path) -> None:
     assert keys == {"child", "parent"}
 
 
+@pytest.mark.usefixtures("alone")
 def test_who_adds_without_a_lifespan_leaves_no_connection_open(engine: Engine, stored: Stored) -> None:
     gc.collect()
     hookware = Hookware(engine=engine, dispatch=False, router=TaskRouter())

@@ -661,6 +661,7 @@ async def test_two_phase_and_bare_sessions_outside_a_request_work_with_session(
     assert "closed without a commit" in caplog.text
 
 
+@pytest.mark.usefixtures("alone")
 async def test_a_request_that_bypasses_hookware_is_complained_of_loudly(
     engine: Engine, stored: Stored, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -673,6 +674,7 @@ async def test_a_request_that_bypasses_hookware_is_complained_of_loudly(
     assert hookware.config.dispatch is True
 
 
+@pytest.mark.usefixtures("alone")
 async def test_a_script_that_only_adds_is_not_complained_of(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     gc.collect()
     hookware = Hookware(engine=engine, dispatch=False)

@@ -366,6 +366,11 @@ def _weakly(method: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
+def outboxes() -> list[Outbox]:
+    """Give those of all Hookwares in this process."""
+    return list(_installed)
+
+
 def the_outbox() -> Outbox:
     """Give the one Hookware of this process, for an `add` outside of any request: the one whose lifespan runs."""
     running = [outbox for outbox in _installed if outbox.running]
