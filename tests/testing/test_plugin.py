@@ -353,6 +353,7 @@ def test_it_works_in_several_processes(shop: pytest.Pytester, monkeypatch: pytes
             assert packed() == [str(number)]
         """
     )
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the process that runs this very test
     result = subprocess_run(shop, monkeypatch, "-n", "2")
     result.assert_outcomes(passed=6)
     assert len({path.name for path in shop.path.glob("shop-gw*.db")}) == 2
