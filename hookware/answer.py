@@ -137,16 +137,20 @@ class Answer:
             end = ", finished" if self.finished else ""
             raise ValueError(f"{kind!r} is not expected here ({self.progress}{end})")
 
-    def _start(self, status: object, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _start(self, status: object, headers: Iterable[tuple[object, object]]) -> None:
         if not isinstance(status, int) or not 100 <= status <= 999:
             raise ValueError(f"the status must be a whole number from 100 to 999, got {status!r}")
-        self.headers = tuple(headers)
-        for name, value in self.headers:
+        pairs: list[tuple[bytes, bytes]] = []
+        for name, value in headers:
+            if not isinstance(name, bytes) or not isinstance(value, bytes):
+                kinds = f"{type(name).__name__} and {type(value).__name__}"
+                raise ValueError(f"a header must be a pair of bytes, got {kinds}: encode name and value as Latin-1")
+            pairs.append((name, value))
             if name.lower() == NO_RETRY_HEADER:
                 self._no_retry = value.strip() == b"1"
             elif name.lower() == b"retry-after":
                 self._retry_after = value.strip()
-        self.status = int(status)
+        self.headers, self.status = tuple(pairs), int(status)
 
 
 def _retry_after_seconds(value: str, now: float) -> float:

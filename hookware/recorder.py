@@ -8,6 +8,9 @@ from hookware.core.history import MAX_URL_CHARACTERS, AttemptOutcome, AttemptRec
 from hookware.core.lifecycle import Complete, Decision, Die, Release, Retry
 from hookware.core.task import LeasedTask
 from hookware.env import Env
+from hookware.log import fields_of, log_of
+
+_logger = log_of()
 
 _CUT_SHORT: Final = "the handler was cut short, because its process was about to stop"
 
@@ -32,9 +35,18 @@ class Recorder:
             attempt.delivery.completion = lambda: self.of(attempt, Complete())
 
     def of(self, attempt: Attempt, decision: Decision) -> AttemptRecord | None:
-        """Give what is to be kept of an attempt that ends now; None: nothing."""
-        if not self._is_kept(attempt, decision):
+        """Give what is to be kept of an attempt that ends now; None: nothing.
+
+        It does not raise: what cannot be told must not keep an attempt from being settled.
+        """
+        try:
+            return self._of(attempt, decision) if self._is_kept(attempt, decision) else None
+        except Exception:
+            label, fields = attempt.task.label, fields_of(attempt.task)
+            _logger.exception("task %s: no record of its attempt could be made", label, extra=fields)
             return None
+
+    def _of(self, attempt: Attempt, decision: Decision) -> AttemptRecord:
         task, answer = attempt.task, attempt.delivery.answer
         shows = answer is not None and self._keeps_responses
         return AttemptRecord(

@@ -139,6 +139,8 @@ FAILURES: dict[str, tuple[Endpoint, str]] = {
     "no last message": (lambda _: Raw(START, PART), "without its last body message"),
     "no response": (lambda _: Raw(), "without a response"),
     "two responses": (lambda _: Swallowing(START, END, START, END), "broke the ASGI protocol"),
+    "no pair": (lambda _: Swallowing(START | {"headers": [(b"a", b"b", b"c")]}, END), "broke the ASGI protocol"),
+    "no bytes": (lambda _: Swallowing(START | {"headers": [(b"retry-after", "5")]}, END), "must be a pair of bytes"),
     "two starts": (lambda _: Swallowing(START | {"status": 500}, START, END), "broke the ASGI protocol"),
 }
 

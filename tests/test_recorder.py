@@ -96,3 +96,12 @@ def test_only_where_all_are_kept_a_handlers_transaction_leaves_one() -> None:
     attempt = an_attempt(env)
     recorder(env).hold(attempt)
     assert attempt.delivery.completion() is None
+
+
+def test_what_cannot_be_told_keeps_no_attempt_from_being_settled(caplog: pytest.LogCaptureFixture) -> None:
+    env = SteppedEnv()
+    attempt = an_attempt(env)
+    attempt.delivery.answer = answer = Answer(env)
+    answer.headers = ((b"a", b"b", b"c"),)  # type: ignore[assignment]  # what must never be there
+    assert recorder(env).of(attempt, RETRY) is None
+    assert "no record of its attempt could be made" in caplog.text
