@@ -37,7 +37,6 @@ CLIENT = ("0.1.0.2", 0)
 CRON_CLIENT = ("0.1.0.1", 0)
 """The address that deliveries come from: App Engine's."""
 
-_UNTRACED = nullcontext()
 _logger = log_of()
 
 
@@ -61,7 +60,7 @@ class Delivery:
         failure: why the attempt failed although a response may have left.
         refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
         progress: how far it has come, as its handler last said.
-        trace: entered around the app, in the request's own context.
+        trace: gives what is entered around the app, in the request's own context.
         on_progress: told of what it says, in whatever thread; it must not block.
         answer: what the app has answered; None: it has not been called.
         completion: gives what is to be kept of the attempt if its handler's own transaction ends the task.
@@ -95,7 +94,7 @@ class Delivery:
         self.failure: BaseException | None = None
         self.refused = False
         self.progress: Progress | None = None
-        self.trace: AbstractContextManager[object] = _UNTRACED
+        self.trace: Callable[[], AbstractContextManager[object]] = nullcontext
         self.on_progress: Callable[[Progress], None] = lambda _progress: None
         self.answer: Answer | None = None
         self.completion: Callable[[], AttemptRecord | None] = lambda: None

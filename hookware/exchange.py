@@ -99,7 +99,7 @@ async def serve_task(
     token = current_unit.set(unit)
     unit.outbox.under_way_count += 1
     try:
-        with delivery.trace:
+        with delivery.trace():
             await handle()
         if answer.succeeded:
             _check_completion(unit, delivery)

@@ -22,6 +22,8 @@ _OUTCOMES: Final[Mapping[type[Decision], Outcome]] = {Complete: 0, Retry: 1, Die
 class Minutes:
     """What a process has gathered since it last wrote; one that dies loses that, at most ten seconds of it.
 
+    What a database took that was too slow to say so is added once more.
+
     A minute is one of the database's clock: the time of the claim, carried on by a clock that never steps.
 
     Args:

@@ -35,12 +35,18 @@ class Presence:
     def __init__(self, outbox: Outbox, owner: str, health: Health, doing: Callable[[], Doing] | None = None) -> None:
         self._outbox, self._owner, self._health, self._doing = outbox, owner, health, doing
         self._scope = anyio.CancelScope()
+        self._ended: anyio.Event | None = None
 
     async def run(self) -> None:
         """Beat at once, and then every twenty seconds, with jitter, until `stop()`."""
-        outbox = self._outbox
-        with self._scope:
-            await supervise("presence", self._beat_forever, env=outbox.env, events=outbox.events, health=self._health)
+        outbox, self._ended = self._outbox, anyio.Event()
+        try:
+            with self._scope:
+                await supervise(
+                    "presence", self._beat_forever, env=outbox.env, events=outbox.events, health=self._health
+                )
+        finally:
+            self._ended.set()
 
     def stop(self) -> None:
         """Beat no more."""
@@ -50,6 +56,8 @@ class Presence:
         """Leave in order."""
         self.stop()
         try:
+            if self._ended is not None:
+                await self._ended.wait()  # a beat that is on its way would write the row anew
             await self._outbox.runner.run(partial(processes.leave, owner=self._owner))
         except Exception as error:  # noqa: BLE001 - whatever a database can raise; others see that it is silent
             self._health.failed("presence", error)

@@ -20,6 +20,7 @@ from hookware.foreground import Foreground
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.listener import Listener
+from hookware.log import fields_of, log_of
 from hookware.minutes import Minutes
 from hookware.notifier import Notifier
 from hookware.owner import current_owner
@@ -35,6 +36,7 @@ from hookware.tracing import Tracing
 
 Begin = Callable[[Delivery, Alarms, Callable[[Call], None]], Call | Failed]
 
+_logger = log_of()
 _LAST_SECONDS = 2.0  # what the last notice may take, and the last counts
 
 
@@ -43,13 +45,14 @@ class Storing:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._notifier = Notifier(outbox.notices, outbox.env)
-        self._presence = Presence(outbox, current_owner(outbox.env), Health(outbox.env))
+        self._health = Health(outbox.env)
+        self._notifier = Notifier(outbox.notices, outbox.env, self._health)
+        self._presence = Presence(outbox, current_owner(outbox.env), self._health)
 
     async def start(self, loops: TaskGroup) -> None:
         """Tell others of tasks from now on."""
         self._outbox.on_committed = self._notifier.notify
-        self._outbox.vitals.begin(list)
+        self._outbox.vitals.begin(lambda: self._health.failing)
         if self._outbox.notices is not None:
             loops.start_soon(self._outbox.vitals.watch, "notifier", self._notifier.run)
         loops.start_soon(self._outbox.vitals.watch, "presence", self._presence.run)
@@ -155,8 +158,6 @@ class Processing:
         self._outbox.vitals.stop()
         self._probing.cancel()
         self._scheduler.stop()
-        for each in (self._executed, self._minutes, self._presence):
-            each.stop()  # before the hurry: what they write would fail in it; `close` writes what is left
         self._outbox.on_committed = self._notifier.notify  # nobody here runs them any more
         try:
             async with anyio.create_task_group() as stopping:
@@ -167,6 +168,8 @@ class Processing:
         finally:
             self._progress.stop()
             self._outbox.runner.relax()
+            for each in (self._executed, self._minutes, self._presence):
+                each.stop()  # not before: a process that drains is alive
             self._notifier.notify()  # of what was given back
 
     def cut_short(self) -> None:
@@ -221,11 +224,17 @@ def _traced(
 ) -> Call | Failed:
     """Call the app within a trace, of which the request's headers tell."""
     trace = tracing.begin(delivery.task)
-    delivery.task, delivery.trace = replace(delivery.task, headers=trace.headers), trace.entered()
+    delivery.task, delivery.trace = replace(delivery.task, headers=trace.headers), trace.entered
 
     def ended(ended_call: Call) -> None:
-        trace.end(ended_call.outcome(), ended_call.error())
-        on_ended(ended_call)
+        try:
+            trace.end(ended_call.outcome(), ended_call.error())
+        except Exception:
+            _logger.exception(
+                "task %s: its trace could not be ended", delivery.task.label, extra=fields_of(delivery.task)
+            )
+        finally:
+            on_ended(ended_call)  # whatever became of the trace: the slot is to be given back
 
     begun = call(delivery, alarms, ended)
     if isinstance(begun, Failed):
@@ -236,9 +245,10 @@ def _traced(
 async def _close(outbox: Outbox, *last: Callable[[], Awaitable[None]]) -> None:
     outbox.on_committed = outbox.store.on_cancelled = None
     outbox.vitals.end()
-    outbox.runner.hurry(_LAST_SECONDS)
+    until = anyio.current_time() + _LAST_SECONDS
     try:
         for each in last:
+            outbox.runner.hurry(max(0.0, until - anyio.current_time()))  # for all of them together
             await each()
     finally:
         outbox.runner.relax()

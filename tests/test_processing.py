@@ -1,24 +1,27 @@
 """The loops as they are wired together in a running Hookware, on a real database."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from sqlalchemy import create_engine
 from starlette.types import Receive, Scope, Send
 
-from hookware import dispatcher
+from hookware import dispatcher, taskqueue
 from hookware.config import Config
-from hookware.core.lifecycle import Complete
+from hookware.core.lifecycle import Complete, Outcome
+from hookware.core.task import LeasedTask, NewTask
 from hookware.delivery import Target
 from hookware.env import Env, Ticker
 from hookware.events import Events
+from hookware.presence import Presence
 from hookware.processing import Processing
 from hookware.store.base import Claim
-from hookware.store.sql import sqlite
+from hookware.store.sql import processes, sqlite
 from hookware.store.sql.outbox import Outbox
 from tests.samples import new_task
 from tests.serving import serving
@@ -184,3 +187,75 @@ async def test_nothing_is_drained_before_the_reaper_has_looked(stage: Stage, mon
             while not await processing.is_drained():
                 await anyio.wait_all_tasks_blocked()
     assert ran == [""]
+
+
+class BrokenTrace:
+    """A trace that does what none may do."""
+
+    headers = ()
+
+    def entered(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def end(self, outcome: Outcome, error: BaseException | None) -> None:
+        raise RuntimeError("the trace is broken")
+
+
+class BrokenTracing:
+    """Traces by such traces."""
+
+    def added(self, tasks: Sequence[NewTask]) -> Sequence[NewTask]:
+        return tasks
+
+    def begin(self, task: LeasedTask) -> BrokenTrace:
+        return BrokenTrace()
+
+
+async def test_a_trace_that_breaks_at_the_end_costs_no_slot(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    @stage.task_handler("/worker")
+    async def worker() -> None:
+        pass
+
+    async with stage.running(concurrency=1) as hookware:
+        hookware._outbox.tracing = BrokenTracing()
+        await taskqueue.Queue().add_async([taskqueue.Task(url="/worker") for _ in range(3)])
+        settled = await stage.settled(3)
+    assert [each.decision for each in settled] == [Complete()] * 3
+    assert "its trace could not be ended" in caplog.text
+
+
+async def test_a_process_says_that_it_is_alive_until_what_it_runs_has_ended(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    go_on = anyio.Event()
+    stop = Presence.stop
+
+    def stopping(presence: Presence) -> None:
+        order.append("silent")
+        stop(presence)
+
+    @stage.task_handler("/worker")
+    async def worker() -> None:
+        go_on.set()
+        await anyio.sleep(0.05)
+        order.append("handled")
+
+    monkeypatch.setattr(Presence, "stop", stopping)
+    async with stage.running():
+        await taskqueue.add_async(url="/worker")
+        await go_on.wait()
+    assert order[:2] == ["handled", "silent"]
+
+
+async def test_a_process_that_only_stores_tells_which_of_its_loops_fail(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_given: object) -> None:
+        raise OSError("the table is gone")
+
+    monkeypatch.setattr(processes, "beat", refuse)
+    async with stage.running(dispatch=False) as hookware:
+        with anyio.fail_after(10):
+            while "presence" not in hookware._outbox.vitals.failing():
+                await anyio.lowlevel.checkpoint()
