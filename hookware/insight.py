@@ -47,8 +47,8 @@ class Insight:
 
     async def queue(self, name: str) -> QueueOverview:
         """Give one queue; one that nobody has heard of is empty and has the settings that it would have."""
-        found = {queue.name: queue for queue in (await self.overview()).queues}
-        return found.get(name) or QueueOverview(name=name, settings=self._outbox.config.queue(name))
+        [found] = (await self._read(partial(overview.look, only=name))).overview.queues
+        return found
 
     async def minutes(self, *, queue_name: str | None = None, minute_count: int = 60, step: int = 1) -> list[Minutes]:
         """Give what ended in each of the last minutes, the oldest first, minutes without anything included.
@@ -59,7 +59,10 @@ class Insight:
             step: how many minutes each value puts together.
         """
         if not 1 <= step <= minute_count <= MOST_MINUTES:
-            raise ValueError(f"minute_count may be from step to {MOST_MINUTES}, and step at least 1")
+            raise ValueError(
+                f"minute_count={minute_count} and step={step} do not fit: minute_count may be from step to "
+                f"{MOST_MINUTES}, and step must be at least 1"
+            )
         name = ALL_QUEUES if queue_name is None else queue_name
         return await self._read(partial(minutes.last, queue_name=name, step=step, count=-(-minute_count // step)))
 

@@ -180,7 +180,7 @@ command.upgrade(config, "head")
 """
 
 SECOND = """
-told = "no column ended_us: an earlier version of hookware made it. Make a migration (alembic revision --autogenerate)"
+told = "no column ended_us: an earlier version of hookware made it. Run hookware db upgrade, or a migration"
 assert told in refused(), refused()
 assert "ended_us" in drifts() and "ix_hookware_task_dead" in drifts()
 command.revision(config, "hookware", autogenerate=True)

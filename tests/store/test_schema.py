@@ -46,8 +46,8 @@ async def test_columns_that_an_earlier_version_did_not_have(store: SQLStore, pat
     with pytest.raises(
         ConfigurationError,
         match=r"table hookware_task has no column crash_count, last_status: an earlier version of hookware made it\. "
-        r"Make a migration \(alembic revision --autogenerate\) and run it; or, if no task waits in this database, "
-        r"drop hookware_task and hookware_name",
+        r"Run hookware db upgrade, or a migration \(alembic revision --autogenerate\); or, if no task waits in this "
+        r"database, drop hookware_task and hookware_name",
     ):
         await store.prepare(create_tables=create_tables)
 

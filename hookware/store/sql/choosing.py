@@ -15,10 +15,9 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Select, func, lite
 from hookware.core.amounts import Count
 from hookware.core.filter import Filter, FilterError, Range
 from hookware.core.lifecycle import State
-from hookware.core.queue import lane_of
 from hookware.store.sql.asking import Context
 from hookware.store.sql.damage import fetched
-from hookware.store.sql.overview import names
+from hookware.store.sql.overview import lanes_of, names
 from hookware.store.sql.read import COMPLETED, DEAD, LEASED, PENDING, PULL, keyed, read
 from hookware.store.sql.rows import to_info
 from hookware.store.sql.tables import task_table
@@ -30,6 +29,7 @@ _LISTED_VISITS: Final = 5000
 _COUNTED_VISITS: Final = 10_000
 _LEAST_VISITS: Final = 100
 _MOST_COUNTED: Final = 10_000
+_MOST_PLACES: Final = 10_000
 
 _PENDING_STATES: Final = frozenset(("due", "scheduled", "waiting", "retrying"))
 _STORED: Final = {"running": State.LEASED, "dead": State.DEAD, "completed": State.COMPLETED, "pull": State.PULL}
@@ -181,7 +181,7 @@ def plan(connection: Connection, chosen: Filter, now_us: int, *, oldest_first: b
             (by_id,), (*_of_queues(chosen), *_of_names(chosen), *_of_states(chosen, now_us), *rest), not oldest_first
         )
     if chosen.names:
-        queue_names = chosen.queue_names or tuple(names(connection, _tasks.queue_name, _tasks.name.is_not(None)))
+        queue_names = chosen.queue_names or _every(connection, _tasks.queue_name, _tasks.name.is_not(None))
         conditions = (_tasks.queue_name.in_(queue_names), _tasks.name.in_(chosen.names), _tasks.name.is_not(None))
         return Plan(
             (Stretch(conditions, _tasks.id, is_small=True),), (*_of_states(chosen, now_us), *rest), not oldest_first
@@ -222,8 +222,9 @@ def conditions_of(chosen: Filter, now_us: int) -> tuple[Condition, ...]:
 
 
 def _lanes(connection: Connection, chosen: Filter, now_us: int) -> tuple[Stretch, ...]:
-    lanes = names(connection, _tasks.lane, PENDING)
-    wanted = [lane for lane in lanes if not chosen.queue_names or lane_of(lane).queue_name in chosen.queue_names]
+    wanted = (
+        lanes_of(connection, chosen.queue_names) if chosen.queue_names else _every(connection, _tasks.lane, PENDING)
+    )
     eta_us, now = _tasks.eta_us, literal(now_us, BigInteger())
     bounds: dict[tuple[str, ...], tuple[Condition, ...]] = {("due",): (eta_us <= now,), ("scheduled",): (eta_us > now,)}
     when = bounds.get(chosen.states, ())
@@ -235,8 +236,16 @@ def _of_state(connection: Connection, chosen: Filter, state: State) -> tuple[Str
     if state is State.LEASED:
         return (Stretch((condition,), _tasks.lease_until_us),)
     time = _tasks.eta_us if state is State.PULL else _tasks.ended_us
-    queue_names = chosen.queue_names or names(connection, _tasks.queue_name, condition)
+    queue_names = chosen.queue_names or _every(connection, _tasks.queue_name, condition)
     return tuple(Stretch((condition, _tasks.queue_name == name), time) for name in queue_names)
+
+
+def _every(connection: Connection, column: ColumnElement[str], condition: Condition) -> list[str]:
+    """List the queues, or lanes, that there are. To leave some out would be to forget their tasks."""
+    found = names(connection, column, condition, _MOST_PLACES + 1)
+    if len(found) > _MOST_PLACES:
+        raise FilterError(f"the tasks lie in more than {_MOST_PLACES} queues: say which are meant, as queue:NAME", 0)
+    return found
 
 
 def _beside(chosen: Filter, state: str) -> tuple[Condition, ...]:
@@ -287,13 +296,19 @@ def _rest(chosen: Filter, now_us: int) -> tuple[Condition, ...]:
     ):  # fmt: skip
         given += [column.in_(values)] if values else []
     given += [or_(*map(_has_url, chosen.urls))] if chosen.urls else []
-    given += [func.lower(_tasks.last_error).contains(text.lower(), autoescape=True) for text in chosen.errors]
+    given += [_says(text) for text in chosen.errors if text]
     given += [_has_status(chosen.statuses)] if chosen.statuses else []
     given += [*_within(_tasks.attempt_count, chosen.attempts), *_within(_tasks.crash_count, chosen.crashes)]
     when = func.coalesce(_tasks.ended_us, _tasks.created_us)
     given += [] if chosen.older_us is None else [when <= literal(now_us - chosen.older_us, BigInteger())]
     given += [] if chosen.newer_us is None else [when > literal(now_us - chosen.newer_us, BigInteger())]
     return tuple(given)
+
+
+def _says(text: str) -> Condition:
+    # Both in lower case by the database: SQLite knows the letters of ASCII only, and Python all of them.
+    error, part = func.lower(_tasks.last_error), func.lower(literal(text))
+    return func.replace(error, part, "") != error
 
 
 def _has_url(url: str) -> Condition:

@@ -8,10 +8,9 @@ from sqlalchemy import Connection, Integer, Select, String, bindparam, func, sel
 from hookware.core.amounts import Count, counted
 from hookware.core.error_groups import FailedTask, grouped
 from hookware.core.overview import Errors
-from hookware.core.queue import lane_of
 from hookware.store.sql.asking import Context
 from hookware.store.sql.damage import fetched
-from hookware.store.sql.overview import names
+from hookware.store.sql.overview import lanes_of, names
 from hookware.store.sql.read import DEAD, PENDING
 from hookware.store.sql.tables import task_table
 
@@ -49,8 +48,11 @@ def of(connection: Connection, context: Context, queue_name: str | None, limit: 
 
 def look(connection: Connection, queue_name: str | None, limit: int) -> Errors:
     """Group the errors of the tasks that died last and of those that are to be tried again next."""
-    dead = _Part(_DEAD, names(connection, _columns.queue_name, DEAD), queue_name)
-    retrying = _Part(_RETRYING, names(connection, _columns.lane, PENDING), queue_name)
+    if queue_name is None:
+        queues, lanes = names(connection, _columns.queue_name, DEAD), names(connection, _columns.lane, PENDING)
+    else:
+        queues, lanes = [queue_name], lanes_of(connection, [queue_name])
+    dead, retrying = _Part(_DEAD, queues), _Part(_RETRYING, lanes)
     tasks = [*dead.tasks(connection), *retrying.tasks(connection)]
     looked_at = dead.looked_at + retrying.looked_at
     return Errors(grouped(tasks, limit), looked_at, more=dead.more or retrying.more)
@@ -64,9 +66,8 @@ def crashed(connection: Connection) -> Count:
 class _Part:
     """The dead tasks, or the waiting ones: the queues or lanes that have some, and a share of the budget for each."""
 
-    def __init__(self, statement: Select[Any], places: list[str], queue_name: str | None) -> None:
-        self._statement = statement
-        self._places = [place for place in places if queue_name in (None, lane_of(place).queue_name)]
+    def __init__(self, statement: Select[Any], places: list[str]) -> None:
+        self._statement, self._places = statement, places
         self._share = max(_LEAST, _BUDGET // 2 // max(1, len(self._places)))
         self.looked_at = 0
         self.more = False

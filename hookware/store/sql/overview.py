@@ -4,7 +4,7 @@ All counts together look at so many index entries at most, however many tasks th
 each count stops.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    String,
     bindparam,
     case,
     func,
@@ -39,6 +40,7 @@ CAP: Final = 10_000
 """Where a count stops at the latest."""
 
 _LEAST_CAP: Final = 100
+_MOST_LANES: Final = 202  # of one queue: each of the priorities, with and without keys
 _BUDGET: Final = 40_000
 """How many index entries one overview looks at."""
 
@@ -47,11 +49,14 @@ _columns = task_table.c
 _most = bindparam("most", type_=Integer())
 _cap = bindparam("cap", type_=Integer())
 _now = bindparam("now_us", type_=BigInteger())
+_since = bindparam("since", "", type_=String())
 
 
 def _walk(column: ColumnElement[str], condition: ColumnElement[bool]) -> Any:
     """Give a walk from each value of an index's first column straight to the next, as the outlook's over lanes."""
-    first = select(func.min(column).label("found"), literal(1, Integer).label("step")).where(condition)
+    first = select(func.min(column).label("found"), literal(1, Integer).label("step")).where(
+        condition, column >= _since
+    )
     walk = first.cte("walk", recursive=True)
     later = select(func.min(column)).where(condition, column > walk.c.found).scalar_subquery()
     return walk.union_all(select(later, walk.c.step + 1).where(walk.c.found.is_not(None), walk.c.step < _most))
@@ -131,14 +136,16 @@ class _Draft:
     next_us: list[int] = field(default_factory=list)
 
 
-def look(connection: Connection, context: Context, now_us: int | None = None) -> Seen:
-    """Look at all queues."""
+def look(connection: Connection, context: Context, now_us: int | None = None, *, only: str | None = None) -> Seen:
+    """Look at all queues; or at one alone, wherever it stands among them."""
     now_us = context.begin(connection) if now_us is None else now_us
-    states = {row.name: row for row in fetched(connection, _SET.params(most=MOST_QUEUES))}
+    settings = _SET if only is None else _SET.where(queue_table.c.name == only)
+    states = {row.name: row for row in fetched(connection, settings.params(most=MOST_QUEUES))}
     ended = last_minutes(connection, now_us)
-    drafts = {name: _Draft() for name in [*context.configured, *states, *ended]}
-    cap = _count(connection, drafts, now_us)
-    queues = [_queue(name, drafts[name], states.get(name), ended, context, now_us) for name in sorted(drafts)]
+    drafts = {name: _Draft() for name in [*context.configured, *states, *ended]} if only is None else {only: _Draft()}
+    cap = _count(connection, drafts, now_us, only or "")
+    wanted = sorted(drafts) if only is None else [only]
+    queues = [_queue(name, drafts[name], states.get(name), ended, context, now_us) for name in wanted]
     overview = Overview(
         now_us=now_us,
         queues=queues[:MOST_QUEUES],
@@ -163,13 +170,13 @@ def running(connection: Connection, now_us: int, cap: int = CAP) -> dict[str, Ru
     return {row.found: Running(counted(row.number, cap), row.since_us) for row in rows}
 
 
-def _count(connection: Connection, drafts: dict[str, _Draft], now_us: int) -> int:
-    """Count what there is of each queue; where the counts stopped."""
-    walks = [names(connection, *each) for each in ((_columns.lane, PENDING), (_columns.queue_name, PULL))]
-    walks += [names(connection, _columns.queue_name, state) for state in (DEAD, COMPLETED)]
+def _count(connection: Connection, drafts: dict[str, _Draft], now_us: int, since: str) -> int:
+    """Count what there is of each queue, beginning with `since`; where the counts stopped."""
+    walks = [names(connection, *each, since=since) for each in ((_columns.lane, PENDING), (_columns.queue_name, PULL))]
+    walks += [names(connection, _columns.queue_name, state, since=since) for state in (DEAD, COMPLETED)]
     pieces = 2 * len(walks[0]) + 2 * len(walks[1]) + len(walks[2]) + len(walks[3])
     cap = max(_LEAST_CAP, min(CAP, _BUDGET // max(1, pieces)))
-    given = {"most": MOST_QUEUES, "cap": cap + 1, "now_us": now_us}
+    given = {"most": MOST_QUEUES, "cap": cap + 1, "now_us": now_us, "since": since}
     for statement, there in ((_PENDING, walks[0]), (_PULL, walks[1])):
         for row in fetched(connection, statement.params(given)) if there else ():
             draft = drafts.setdefault(lane_of(row.found).queue_name if statement is _PENDING else row.found, _Draft())
@@ -186,11 +193,27 @@ def _count(connection: Connection, drafts: dict[str, _Draft], now_us: int) -> in
     return cap
 
 
-def names(connection: Connection, column: ColumnElement[str], condition: ColumnElement[bool]) -> list[str]:
-    """List the values of an index's first column: of the first two hundred queues, or lanes."""
+def names(
+    connection: Connection,
+    column: ColumnElement[str],
+    condition: ColumnElement[bool],
+    most: int = MOST_QUEUES,
+    *,
+    since: str = "",
+) -> list[str]:
+    """List the values of an index's first column, from `since` on: of so many queues, or lanes."""
     walk = _walk(column, condition)
     statement = select(walk.c.found).where(walk.c.found.is_not(None))
-    return [row.found for row in fetched(connection, statement.params(most=MOST_QUEUES))]
+    return [row.found for row in fetched(connection, statement.params(most=most, since=since))]
+
+
+def lanes_of(connection: Connection, queue_names: Sequence[str]) -> list[str]:
+    """List the lanes of these queues in which something may wait."""
+    lanes = list(queue_names)
+    for name in queue_names:  # a slash stands between the queue and the rest; "0" comes after it
+        others = (_columns.lane >= name + "/") & (_columns.lane < name + "0")
+        lanes += names(connection, _columns.lane, PENDING & others, _MOST_LANES)
+    return lanes
 
 
 def _queue(

@@ -92,8 +92,8 @@ def _check_columns(table: Table, found: list[ReflectedColumn]) -> None:
     if missing := [name for name in table.columns.keys() if name not in there]:  # noqa: SIM118 - in the table's order
         raise ConfigurationError(
             f"the database's table {table.name} has no column {', '.join(missing)}: an earlier version of hookware "
-            "made it. Make a migration (alembic revision --autogenerate) and run it; or, if no task waits in this "
-            f"database, drop {' and '.join(each.name for each in TABLES)}, to have them made anew"
+            "made it. Run hookware db upgrade, or a migration (alembic revision --autogenerate); or, if no task waits "
+            f"in this database, drop {' and '.join(each.name for each in TABLES)}, to have them made anew"
         )
     if strange := [column["name"] for column in found if column["name"] not in known and _must_be_filled(column)]:
         raise ConfigurationError(
