@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from hookware.testing import Tasks
 
 _MODES = ("manual", "inline", "live")
@@ -38,13 +40,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         item.stash[_OPEN] = opened
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Give it back after the last fixture."""
-    opened = item.stash.get(_OPEN, None)
-    if opened is not None:
-        del item.stash[_OPEN]
-        opened.close()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Give it back after the last fixture, whatever that raises: the next test would find the place taken."""
+    try:
+        return (yield)
+    finally:
+        opened = item.stash.get(_OPEN, None)
+        if opened is not None:
+            del item.stash[_OPEN]
+            opened.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from hookware.cli.failure import USAGE, Failure
+from hookware.store.sql.address import holds_password
 
 F = TypeVar("F", bound=Callable[..., Any])
 DATABASE_VARIABLE = "HOOKWARE_DATABASE_URL"
@@ -39,6 +40,8 @@ class Given:
             raise Failure("--db and --app are both given, and may mean two databases: leave one out", USAGE)
         if self.app is not None:
             return None
+        if self.db == "":
+            raise Failure("--db is empty: pass a URL, such as sqlite:///app.db, or leave --db out", USAGE)
         url = self.db or os.environ.get(DATABASE_VARIABLE)
         if not url:
             raise Failure(
@@ -52,7 +55,7 @@ class Given:
         """Give what names the database, for a line that people can paste; never a password."""
         if self.app is not None:
             return ["--app", self.app, *(["--factory"] if self.factory else [])]
-        return [] if self.db is None or "@" in self.db else ["--db", self.db]
+        return [] if self.db is None or holds_password(self.db) else ["--db", self.db]
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:

@@ -30,7 +30,7 @@ async def move_many(desk: Desk, ids: tuple[int, ...], eta: datetime | None, coun
     # Reckoned once, so that it is one time for all of them; a countdown is the database's.
     eta_us, countdown_us = due_from_now(eta, countdown)
     is_now = countdown == 0
-    found = await _found(desk, chosen)
+    found, is_all = await _found(desk, chosen)
     if not found:
         desk.printer.say(f"No waiting task matches: {chosen}")
         for task_id in chosen.ids[:10]:
@@ -49,10 +49,19 @@ async def move_many(desk: Desk, ids: tuple[int, ...], eta: datetime | None, coun
                 break
     meter.end()
     text = f"{many(done_count, 'task is', 'tasks are')} {'due now' if is_now else 'postponed'}."
-    desk.printer.data({"done_count": done_count, "left_count": seen_count - done_count}, text)
+    moved = {
+        "done_count": done_count,
+        "left_count": seen_count - done_count,
+        "is_complete": is_all and seen_count == len(found),
+    }
+    desk.printer.data(moved, text)
     if seen_count < len(found):
         desk.printer.say("Interrupted: what is moved is moved. The same command again moves the rest.")
         return signals.status
+    if not is_all:
+        raise Failure(
+            f"more than {_MOST:,} tasks match, and the others are as they were: choose them by a narrower filter"
+        )
     return NOTHING if done_count == 0 else FAILED if done_count < len(ids) else None
 
 
@@ -66,7 +75,8 @@ def _of_waiting(chosen: Filter) -> Filter:
     return chosen
 
 
-async def _found(desk: Desk, chosen: Filter) -> Sequence[TaskInfo]:
+async def _found(desk: Desk, chosen: Filter) -> tuple[Sequence[TaskInfo], bool]:
+    """Give the tasks of a filter, and whether these are all."""
     found: list[TaskInfo] = []
     after: str | None = None
     while len(found) < _MOST:
@@ -74,9 +84,9 @@ async def _found(desk: Desk, chosen: Filter) -> Sequence[TaskInfo]:
         found += page.tasks
         after = page.after
         if after is None:
-            return found
+            return found, True
     desk.printer.say(f"More than {_MOST:,} tasks match: this is for the first {len(found):,}.")
-    return found
+    return found, False
 
 
 async def _move(desk: Desk, task: TaskInfo, is_now: bool, eta_us: int | None, countdown_us: int) -> bool:

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.requests import Request
 
@@ -132,10 +132,13 @@ class Loopback:
         """Say who sends a request; None: it does not come from this machine, or may come from elsewhere."""
         if request.client is None or not _is_loopback(request.client.host):
             return None
-        if any(name in request.headers for name in _FORWARDED):
+        # What proxies add, and an old version of the protocol, which no browser speaks and nginx does by itself.
+        if any(name in request.headers for name in _FORWARDED) or request.scope.get("http_version") == "1.0":
             return None
         # A name of somebody else's that leads to this machine would make its pages those of this origin.
-        if urlsplit(f"//{request.headers.get('host', '')}").hostname not in _LOCAL_NAMES:
+        if _split(f"//{request.headers.get('host', '')}").hostname not in _LOCAL_NAMES:
+            return None
+        if _is_foreign_script(request):  # an app that shares everything with every origin would share this too
             return None
         return Visitor(role="admin", who=_named(request, "this machine"))
 
@@ -176,7 +179,27 @@ def is_same_origin(request: Request) -> bool:
     if origin is None:
         # No browser that posts a form is so silent; and none adds a bearer's token by itself.
         return request.headers.get("authorization", "").lower().startswith("bearer ")
-    return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower() != ""
+    return _is_own(origin, request)
+
+
+def _is_own(origin: str, request: Request) -> bool:
+    return _split(origin).netloc.lower() == request.headers.get("host", "").lower() != ""
+
+
+def _is_foreign_script(request: Request) -> bool:
+    """Say whether another site's page asks, other than by a link that somebody follows."""
+    site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
+    if site in ("cross-site", "same-site") and mode != "navigate":
+        return True
+    origin = request.headers.get("origin")
+    return origin is not None and not _is_own(origin, request)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # it is none: nobody's
+        return urlsplit("")
 
 
 def _digest(token: str) -> bytes:

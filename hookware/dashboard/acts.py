@@ -156,9 +156,12 @@ async def queue_settings(visit: Visit) -> Moved:
     """Change the rate, the bucket and the concurrency of a queue, in all processes."""
     name = await _queue_name(visit)
     rate, concurrency, bucket = visit.field("rate"), visit.field("concurrency"), visit.field("bucket")
-    changes: QueueChanges = {"rate": rate or None}
-    changes["max_concurrent_requests"] = int(_number(concurrency, "the concurrency")) if concurrency else None
-    if bucket:
+    changes: QueueChanges = {}  # what is as it was shown stays as it is configured
+    if rate != visit.field("was_rate"):
+        changes["rate"] = rate or None
+    if concurrency != visit.field("was_concurrency"):
+        changes["max_concurrent_requests"] = int(_number(concurrency, "the concurrency")) if concurrency else None
+    if bucket and bucket != visit.field("was_bucket"):
         changes["bucket_size"] = int(_number(bucket, "the bucket size"))
     overrides = overrides_of(name, changes)
     said = ", ".join(f"{key}={value}" for key, value in overrides.items())

@@ -3,11 +3,13 @@
 A browser goes on by posting the form of the progress page again: by itself with JavaScript, by a button without.
 """
 
+from dataclasses import replace
 from typing import Final, cast, get_args
 
 from hookware.core.filter import Filter, FilterError, parse
-from hookware.dashboard.redaction import refuse_to_tell
+from hookware.dashboard.redaction import refuse_to_tell, task_of, url_of
 from hookware.dashboard.visit import Moved, NotFoundError, RefusedError, Shown, Visit
+from hookware.store.sql import bulk
 from hookware.store.sql.operation import Operation
 from hookware.store.sql.queue_ops import Purge
 from hookware.store.views import Action, BulkProgress
@@ -31,10 +33,15 @@ def _filter(visit: Visit, given: str) -> Filter:
         chosen = parse(given)
     except FilterError as error:
         raise RefusedError(str(error)) from None
-    refuse_to_tell(chosen, may_see=visit.may("admin"))
+    refuse_to_tell(chosen, may_see=visit.may("admin"), may_act=visit.may("operate"))
     if chosen == Filter():
         raise RefusedError("An empty filter would mean every task: write at least one term, such as state:dead.")
     return chosen
+
+
+def _target(chosen: Filter) -> str:
+    """Name the tasks of a filter for the audit, which every role may read."""
+    return str(replace(chosen, urls=tuple(url_of(url, may_see=False) for url in chosen.urls)))
 
 
 async def preview(visit: Visit) -> Shown:
@@ -43,7 +50,8 @@ async def preview(visit: Visit) -> Shown:
     chosen = _filter(visit, visit.query("filter"))
     count = await visit.insight.count(chosen)
     page = await visit.insight.list(chosen, limit=5)
-    values = {"action": action, "filter": str(chosen), "count": count, "samples": page.tasks, "progress": None}
+    samples = [task_of(each, may_see=visit.may("admin")) for each in page.tasks]
+    values = {"action": action, "filter": str(chosen), "count": count, "samples": samples, "progress": None}
     return Shown(template="many.html", values=values)
 
 
@@ -51,16 +59,18 @@ async def step(visit: Visit) -> Shown:
     """Do it to some of the tasks, and show how far it has come."""
     action = _action(visit, visit.field("action"))
     chosen = _filter(visit, visit.field("filter"))
-    token = visit.field("token") or None
+    token, target = visit.field("token") or None, _target(chosen)
     try:
+        before = bulk.begin(action, chosen, token).progress
         if token is None:
-            await visit.note(f"{action} all", str(chosen), "begun")
+            await visit.note(f"{action} all", target, "begun")
         progress = await _go_on(visit, action, chosen, token)
     except FilterError as error:
         raise RefusedError(str(error)) from None
-    if progress.is_complete:
-        left = f", {progress.left_count} left alone" if progress.left_count else ""
-        await visit.note(f"{action} all", str(chosen), f"{progress.done_count} done{left}")
+    # What this request has done: the token, which says the rest, comes from the browser.
+    done, left = progress.done_count - before.done_count, progress.left_count - before.left_count
+    said = [f"{done} done", f"{left} left alone" if left else "", "" if progress.is_complete else "more to do"]
+    await visit.note(f"{action} all", target, ", ".join(filter(None, said)))
     values = {"action": action, "filter": str(chosen), "count": None, "samples": (), "progress": progress}
     return Shown(template="many.html", values=values)
 
@@ -85,6 +95,7 @@ async def purge(visit: Visit) -> Shown | Moved:
     if before_us is None:
         some = await visit.act(purging, "purge", f"queue {name}", lambda _some: "begun")
     else:
+        await visit.note("purge", f"queue {name}", "goes on")
         some = await Operation(statement=purging).perform_async(visit.outbox)
     while some and env.monotonic() < until:
         some = await Operation(statement=purging).perform_async(visit.outbox)

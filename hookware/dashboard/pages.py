@@ -1,6 +1,7 @@
 """The pages that are read: each asks, and says which template is to be filled with what."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -8,7 +9,17 @@ from hookware.core.amounts import many, span
 from hookware.core.filter import Filter, FilterError, parse
 from hookware.core.overview import ErrorGroup, Overview
 from hookware.dashboard import plots
-from hookware.dashboard.redaction import answer_of, headers_of, payload_of, refuse_to_tell, url_of
+from hookware.dashboard.redaction import (
+    answer_of,
+    error_of,
+    headers_of,
+    payload_of,
+    record_of,
+    refuse_to_tell,
+    sentence_of,
+    task_of,
+    url_of,
+)
 from hookware.dashboard.visit import NotFoundError, Shown, Visit
 from hookware.store.base import TaskInfo
 from hookware.store.sql import audit
@@ -29,7 +40,7 @@ async def overview(visit: Visit) -> Shown:
         template="overview.html",
         values={
             "seen": seen, "sentence": _sentence(seen), "findings": findings, "plots": drawn,
-            "groups": _linked(errors.groups), "looked_at": errors.looked_at, "more": errors.more,
+            "groups": _linked(visit, errors.groups), "looked_at": errors.looked_at, "more": errors.more,
         },
     )  # fmt: skip
 
@@ -67,7 +78,7 @@ async def queue(visit: Visit) -> Shown:
         values={
             "queue": found, "now_us": seen.now_us, "chosen": str(chosen),
             "plots": [plots.throughput(minutes), plots.latency(minutes), plots.errors(minutes)],
-            "tasks": _listed(visit, page.tasks), "groups": _linked(errors.groups, found.name),
+            "tasks": _listed(visit, page.tasks), "groups": _linked(visit, errors.groups, found.name),
             "looked_at": errors.looked_at, "more": errors.more,
         },
     )  # fmt: skip
@@ -79,7 +90,7 @@ async def tasks(visit: Visit) -> Shown:
     values: dict[str, Any] = {"filter": text, "tasks": (), "after": None, "count": None, "problem": None}
     try:
         chosen = parse(text)
-        refuse_to_tell(chosen, may_see=visit.may("admin"))
+        refuse_to_tell(chosen, may_see=visit.may("admin"), may_act=visit.may("operate"))
         page = await visit.insight.list(chosen, after=after, limit=50)
         count = await visit.insight.count(chosen)
     except FilterError as error:
@@ -97,14 +108,15 @@ async def task(visit: Visit) -> Shown:
     info, may_see = found.info, visit.may("admin")
     records = await visit.outbox.store.attempts(task_id)
     children = await visit.outbox.store.children(task_id, 50)
+    told = partial(sentence_of, error=info.last_error, may_see=may_see)
+    also = tuple(replace(each, sentence=told(each.sentence)) for each in why.also)
     return Shown(
         template="task.html",
         values={
-            "task": found, "info": info, "why": why, "url": url_of(info.url, may_see=may_see),
+            "task": found, "info": task_of(info, may_see=may_see), "url": url_of(info.url, may_see=may_see),
             "payload": payload_of(info, may_see=may_see), "headers": headers_of(info.headers, may_see=may_see),
-            "attempts": [
-                (each, url_of(each.url, may_see=may_see), answer_of(each, may_see=may_see)) for each in records
-            ],
+            "why": replace(why, sentence=told(why.sentence), also=also),
+            "attempts": [(record_of(each, may_see=may_see), answer_of(each, may_see=may_see)) for each in records],
             "children": _listed(visit, children),
         },
     )  # fmt: skip
@@ -123,7 +135,7 @@ async def errors(visit: Visit) -> Shown:
     """Show the errors of dead tasks, and of those that wait for a retry, put together."""
     name = visit.query("queue", 200) or None
     found = await visit.insight.errors(queue_name=name, limit=50)
-    groups = _linked(found.groups, name)
+    groups = _linked(visit, found.groups, name)
     return Shown(
         template="errors.html",
         values={"groups": groups, "looked_at": found.looked_at, "more": found.more, "queue_name": name},
@@ -162,11 +174,21 @@ async def compose(_visit: Visit) -> Shown:
 
 
 def _listed(visit: Visit, found: Sequence[TaskInfo]) -> list[tuple[TaskInfo, str]]:
-    return [(each, url_of(each.url, may_see=visit.may("admin"))) for each in found]
+    may_see = visit.may("admin")
+    return [(task_of(each, may_see=may_see), url_of(each.url, may_see=may_see)) for each in found]
 
 
-def _linked(groups: Sequence[ErrorGroup], queue_name: str | None = None) -> list[tuple[ErrorGroup, str | None]]:
-    return [(group, _filter_of(group, queue_name)) for group in groups]
+def _linked(
+    visit: Visit, groups: Sequence[ErrorGroup], queue_name: str | None = None
+) -> list[tuple[ErrorGroup, str | None]]:
+    """Give groups as they may be shown, each with a filter for those who may act on it."""
+    return [(_shown(visit, each), _filter_of(each, queue_name) if visit.may("operate") else None) for each in groups]
+
+
+def _shown(visit: Visit, group: ErrorGroup) -> ErrorGroup:
+    may_see = visit.may("admin")
+    sample = error_of(group.sample, may_see=may_see)
+    return replace(group, pattern=error_of(group.pattern, may_see=may_see), sample=sample)
 
 
 def _filter_of(group: ErrorGroup, queue_name: str | None) -> str | None:

@@ -1,8 +1,9 @@
 """What of a task may be shown to whom: payloads, and what may repeat them, only to those who may see them."""
 
 import json
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hookware.core.codec import CODEC_HEADER
@@ -14,6 +15,7 @@ from hookware.store.base import TaskInfo
 
 HIDDEN: Final = "•••"
 MOST_SHOWN: Final = 4096
+_ANSWERED: Final = re.compile(r"(answered (?:\d{3}|#)(?: \([^)]*\))?): .", re.DOTALL)
 _SECRET: Final = ("auth", "cookie", "token", "secret", "session", "passw", "credential", "signature", "api-key", "csrf")
 
 
@@ -80,12 +82,43 @@ def answer_of(record: AttemptRecord, *, may_see: bool) -> str | None:
     return record.response_text if may_see else None
 
 
-def refuse_to_tell(chosen: Filter, *, may_see: bool) -> None:
+def error_of(text: str, *, may_see: bool) -> str:
+    """Give an error as it may be shown: the text of an answer, in which frameworks repeat the input, is hidden."""
+    answered = _ANSWERED.match(text)
+    return text if may_see or answered is None else f"{answered[1]}: {HIDDEN}"
+
+
+def task_of(info: TaskInfo, *, may_see: bool) -> TaskInfo:
+    """Give a task for a list."""
+    return info if info.last_error is None else replace(info, last_error=error_of(info.last_error, may_see=may_see))
+
+
+def record_of(record: AttemptRecord, *, may_see: bool) -> AttemptRecord:
+    """Give the record of an attempt as it may be shown."""
+    return replace(
+        record,
+        url=url_of(record.url, may_see=may_see),
+        error=None if record.error is None else error_of(record.error, may_see=may_see),
+        response_headers=tuple(headers_of(record.response_headers, may_see=may_see)),
+    )
+
+
+def sentence_of(sentence: str, error: str | None, *, may_see: bool) -> str:
+    """Give a sentence that may quote a task's last error."""
+    quoted = " ".join((error or "").split())
+    return sentence.replace(quoted, error_of(quoted, may_see=may_see)) if quoted else sentence
+
+
+def refuse_to_tell(chosen: Filter, *, may_see: bool, may_act: bool) -> None:
     """Refuse filters by which values could be guessed that are not shown.
+
+    Who acts on groups of tasks chooses them by their errors.
 
     Raises:
         RefusedError: it is one.
     """
+    if not (may_see or may_act) and chosen.errors:
+        raise RefusedError("A filter by the text of errors is for those who may act on tasks: leave error: out.")
     if not may_see and any("?" in url for url in chosen.urls):
         raise RefusedError(
             "A filter by the query of a URL is for those who may see payloads: leave out what follows ?."

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.from_thread
 import anyio.to_thread
-from sqlalchemy import Connection, Engine, delete
+from sqlalchemy import Connection, Engine, delete, inspect, select
 from sqlalchemy.pool import NullPool
 
-from hookware.env import in_event_loop
+from hookware.core.overview import ALIVE_US
+from hookware.env import Env, in_event_loop
+from hookware.owner import current_owner, is_dead, place_of
 from hookware.store.base import TaskInfo
-from hookware.store.sql import sqlite
+from hookware.store.sql import address, sqlite
 from hookware.store.sql.outbox import Outbox
 from hookware.store.sql.statements import list_tasks
-from hookware.store.sql.tables import executed_table, name_table, queue_table, task_table
+from hookware.store.sql.tables import executed_table, name_table, process_table, queue_table, task_table
+from hookware.store.sql.times import Clock
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,10 +34,31 @@ _MOST_TASKS = 100_000
 _TABLES = (task_table, name_table, queue_table, executed_table)
 
 
-def empty(connection: Connection) -> None:
-    """Remove every task, name and count, and what was changed of queues."""
+def empty(connection: Connection, clock: Clock) -> None:
+    """Remove every task, name and count, and what was changed of queues.
+
+    Raises:
+        RuntimeError: another process uses the database: it is no test's.
+    """
+    if not inspect(connection).has_table(task_table.name):
+        return
+    _refuse_others(connection, clock(connection))
     for table in _TABLES:
         connection.execute(delete(table))
+
+
+def _refuse_others(connection: Connection, now_us: int) -> None:
+    if not inspect(connection).has_table(process_table.name):
+        return
+    seen = select(process_table.c.owner).where(process_table.c.seen_us > now_us - ALIVE_US)
+    here = place_of(current_owner(Env()))
+    for owner in connection.execute(seen).scalars():
+        host, pid = place_of(owner)
+        if (host, pid) != here and not is_dead(owner):
+            raise RuntimeError(
+                f"process {pid} on {host} uses the database {address.shown(connection.engine.url)}, which tests would "
+                "empty: give the app under test a database of its own"
+            )
 
 
 def stored(connection: Connection) -> list[TaskInfo]:

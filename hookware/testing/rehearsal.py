@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from hookware.core.task import LeasedTask
 from hookware.env import call_soon, is_running, runs_here
@@ -83,19 +84,27 @@ class Rehearsal:
         if Loops.director is not None:
             raise RuntimeError("another rehearsal is going on: end it before the next begins")
         Loops.director = self
-        for loops in list(Loops.made):
-            self._watch(loops)
-            if loops.token is not None:
-                self.met(loops)
-                self._turn(loops)
-            if loops.outbox.is_prepared:
-                self._empty(loops.outbox)
+        try:
+            for loops in list(Loops.made):
+                self._watch(loops)
+                if loops.token is not None:
+                    self.met(loops)
+                    self._turn(loops)
+                    self._empty(loops.outbox)
+        except BaseException:
+            self._give_up()
+            raise
 
     def end(self) -> None:
         """Leave nothing behind, and let the loops run again."""
-        for part in self._parts:
-            if part.outbox.within is None:
-                self._empty(part.outbox)
+        try:
+            for part in self._parts:
+                if part.outbox.within is None:
+                    self._empty(part.outbox)
+        finally:
+            self._give_up()
+
+    def _give_up(self) -> None:
         Loops.director = None
         for loops, watcher in self._watched.items():
             loops.outbox.events.unsubscribe(watcher)
@@ -118,8 +127,8 @@ class Rehearsal:
 
     def _empty(self, outbox: Outbox) -> None:
         # A database that is gone, or was never there, is empty.
-        with suppress(Exception):
-            blocking(outbox, empty)
+        with suppress(OperationalError, InterfaceError):
+            blocking(outbox, partial(empty, clock=outbox.own_clock))
 
     # What the loops tell.
 

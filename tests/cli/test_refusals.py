@@ -15,6 +15,18 @@ def test_no_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert line.startswith("which database? Pass --db sqlite:///app.db, or --app main:app")
 
 
+def test_a_database_that_is_empty_is_not_that_of_the_environment(tmp_path: Path) -> None:
+    line = refusal(invoke("status", "--db", "", HOOKWARE_DATABASE_URL=f"sqlite:///{tmp_path / 'none.db'}"), 2)
+    assert line.startswith("--db is empty: pass a URL")
+
+
+def test_a_password_is_hidden_wherever_it_stands() -> None:
+    url = "postgresql://127.0.0.1:9/app?user=somebody&password=hidden-word&connect_timeout=2"
+    line = refusal(invoke("--db", url, "status"), 1)
+    assert "hidden-word" not in line
+    assert "password=hidden&" in line
+
+
 def test_two_databases_are_named() -> None:
     line = refusal(invoke("status", "--db", "sqlite:///app.db", "--app", "main:app"), 2)
     assert "leave one out" in line

@@ -99,6 +99,18 @@ def fill(world: World, text: str = "plain") -> Filled:
     return Filled(due, scheduled, running, dead, completed, pull)
 
 
+def records(world: World, task_id: int, error: str, *, number: int, headers: list[list[str]]) -> None:
+    """Put the record of an attempt there."""
+    record = {
+        "task_id": task_id, "number": number, "attempt_count": 1, "fence": 1, "owner": "web", "method": "POST",
+        "url": "/worker", "began_us": world.now_us - SECOND_US, "ended_us": world.now_us, "outcome": "dead",
+        "status": 422, "error": error, "response_headers": json.dumps(headers), "response_text": error,
+        "response_byte_count": len(error),
+    }  # fmt: skip
+    with world.stage.sync_engine.begin() as connection:
+        connection.execute(insert(attempt_table), record)
+
+
 def _records(world: World, task_id: int, text: str) -> None:
     record = {
         "task_id": task_id, "number": 1, "attempt_count": 1, "fence": 1, "owner": text[:200], "method": "POST",

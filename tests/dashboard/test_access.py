@@ -7,6 +7,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from starlette.types import Message
 
 from hookware import TaskRetryOptions, taskqueue
 from hookware.dashboard import Dashboard, Role
@@ -54,7 +55,13 @@ async def test_there_is_none_unless_it_is_asked_for(stage: Stage) -> None:
         (LOCAL, [HOST, (b"forwarded", b"for=192.0.2.7")], 403),
         (LOCAL, [HOST, (b"x-real-ip", b"192.0.2.7")], 403),
         (LOCAL, [(b"host", b"evil.example:8000")], 403),  # a name of its own that leads here
+        (LOCAL, [(b"host", b"[")], 403),
         (LOCAL, [], 403),
+        # A page of another site that asks: an app that shares with every origin would hand the answer over.
+        (LOCAL, [HOST, (b"origin", b"https://evil.example")], 403),
+        (LOCAL, [HOST, (b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"cors")], 403),
+        (LOCAL, [HOST, (b"sec-fetch-site", b"cross-site"), (b"sec-fetch-mode", b"navigate")], 200),
+        (LOCAL, [HOST, (b"sec-fetch-site", b"same-origin"), (b"sec-fetch-mode", b"cors")], 200),
     ],
 )
 async def test_without_a_token_it_is_open_to_this_machine_alone(
@@ -65,6 +72,25 @@ async def test_without_a_token_it_is_open_to_this_machine_alone(
     assert answer.status == status
     static = await request(hookware, "/_hookware/static/icon.svg", method="GET", headers=headers, client=client)
     assert static.status == status
+
+
+async def test_a_proxy_that_says_nothing_is_known_by_its_old_protocol(stage: Stage) -> None:
+    hookware = stage.make(dispatch=False, dashboard=True)
+    sent: list[Message] = []
+    for version in ("1.0", "1.1"):
+        scope = {
+            "type": "http", "http_version": version, "method": "GET", "path": "/_hookware/queues", "query_string": b"",
+            "headers": [HOST], "client": LOCAL, "root_path": "", "scheme": "http",
+        }  # fmt: skip
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await hookware(scope, receive, send)
+    assert [each["status"] for each in sent if each["type"] == "http.response.start"] == [403, 200]
 
 
 async def test_it_says_that_it_is_open(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -159,6 +185,7 @@ async def test_logging_out_takes_the_cookie_away(stage: Stage) -> None:
         ([(b"origin", b"https://evil.example")], False),
         ([(b"origin", b"http://tasks.example.evil.example")], False),
         ([(b"origin", b"null")], False),
+        ([(b"origin", b"http://[")], False),
         ([(b"x-nothing", b"")], False),
     ],
 )

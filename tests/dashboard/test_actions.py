@@ -1,13 +1,16 @@
 """What people do: it happens together with its entry in the audit, and nothing is said to be done that was not."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hookware import State
 from hookware.core.audit import KEPT_US
+from hookware.core.filter import parse
 from hookware.dashboard import many
+from hookware.store.sql import bulk
 from hookware.store.sql.tables import audit_table
 from tests.dashboard.site import FORM, SAME, Filled, Visitor
 from tests.insight.stored import World
@@ -95,14 +98,25 @@ async def test_settings_and_back(world: World, operator: Visitor, filled: Filled
     assert (settings.rate, settings.max_concurrent_requests, settings.bucket_size) == (0.5, 4, 7)
     page = await operator.get("/queue", name="default")
     assert b"changed at run time" in page.body
-    await operator.post("/queue/settings", name="default", rate="", concurrency="")
+    shown = {"was_rate": "0.5/s", "was_concurrency": "4", "was_bucket": "7"}
+    for name, value in shown.items():
+        assert f'name="{name}" value="{value}"' in page.body.decode()
+    await operator.post("/queue/settings", name="default", rate="", concurrency="", bucket="7", **shown)
     settings = (await world.insight.queue("default")).settings
-    assert (settings.rate, settings.max_concurrent_requests) == (None, None)
+    assert (settings.rate, settings.max_concurrent_requests, settings.bucket_size) == (None, None, 7)
     await operator.post("/queue/reset", name="default")
     assert (await world.insight.queue("default")).overrides == ()
     assert audit(world)[0] == (
         "change settings", "queue default", "rate=0.5, max_concurrent_requests=4, bucket_size=7"
     )  # fmt: skip
+
+
+async def test_what_is_not_changed_stays_as_it_is_configured(world: World, operator: Visitor, filled: Filled) -> None:
+    page = (await operator.get("/queue", name="default")).body.decode()
+    shown = dict(re.findall(r'name="(was_[a-z]+)" value="([^"]*)"', page))
+    given = {name.removeprefix("was_"): value for name, value in shown.items()} | {"concurrency": "4"}
+    await operator.post("/queue/settings", name="default", **given, **shown)
+    assert (await world.insight.queue("default")).overrides == ("max_concurrent_requests",)
 
 
 @pytest.mark.parametrize("rate", ["often", "5/x", "-1/s", "1e99/s", "<script>"])
@@ -135,7 +149,9 @@ async def test_purge_goes_on_until_all_is_gone_that_was_there(
     assert count > 1
     left = world.stage.rows("SELECT id FROM hookware_task WHERE queue_name = 'default' ORDER BY id")
     assert left == [filled.completed, late]
-    assert [entry[::2] for entry in audit(world)] == [("purge", "begun"), ("purge", "done")]
+    assert [entry[::2] for entry in audit(world)] == [
+        ("purge", "begun"), *[("purge", "goes on")] * count, ("purge", "done"),
+    ]  # fmt: skip
 
 
 async def test_many_are_previewed_then_done_some_at_a_time(
@@ -155,7 +171,19 @@ async def test_many_are_previewed_then_done_some_at_a_time(
         answer = await operator.post("/many", **given, token=token)
     assert done == [200, 400]
     assert world.stage.rows("SELECT count(*) FROM hookware_task WHERE last_error = 'it broke' AND state = 2") == [0]
-    assert [entry[::2] for entry in audit(world)] == [("retry all", "begun"), ("retry all", "500 done")]
+    assert [entry[::2] for entry in audit(world)] == [
+        ("retry all", "begun"), *[("retry all", "200 done, more to do")] * 2, ("retry all", "100 done"),
+    ]  # fmt: skip
+
+
+async def test_what_is_written_down_of_many_does_not_come_from_the_browser(
+    world: World, operator: Visitor, filled: Filled
+) -> None:
+    world.put(State.DEAD, count=3, last_error="it broke", ago=10)
+    given = {"action": "retry", "filter": 'error:"it broke" state:dead'}
+    forged = replace(bulk.begin("retry", parse(given["filter"])), started_us=world.now_us + 1_000_000, done_count=-500)
+    await operator.post("/many", **given, token=forged.progress.token)
+    assert [entry[::2] for entry in audit(world)] == [("retry all", "3 done")]
 
 
 @pytest.mark.parametrize(

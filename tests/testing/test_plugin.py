@@ -209,6 +209,33 @@ def test_an_app_that_a_session_shares_is_held_in_the_tests_that_ask_for_it_only(
     run(shop).assert_outcomes(passed=3)
 
 
+def test_a_fixture_that_breaks_at_its_end_keeps_no_test_from_its_tasks(shop: pytest.Pytester) -> None:
+    shop.makepyfile(
+        """
+        import pytest
+        from hookware.loops import Loops
+
+        @pytest.fixture
+        def broken():
+            yield
+            raise RuntimeError("at the end")
+
+        def test_first(client, tasks, broken):
+            client.post("/orders?item=tea")
+
+        def test_second(client, tasks):
+            assert len(tasks) == 0
+            client.post("/orders?item=milk")
+            tasks.clock.advance(60)
+            assert tasks.run().ok == 1
+
+        def test_none_is_left():
+            assert Loops.director is None
+        """
+    )
+    run(shop).assert_outcomes(passed=3, errors=1)
+
+
 def test_a_fixture_of_the_projects_own_with_that_name_is_left_alone(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

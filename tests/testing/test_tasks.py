@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, func, insert, select, text
 from sqlmodel import Session
 from starlette.testclient import TestClient
 
 from hookware import State, taskqueue
 from hookware.loops import Loops
 from hookware.processing import Processing
+from hookware.store.sql.tables import process_table, task_table
 from hookware.testing import EndlessTasksError, HandlerFailedError, PlannedError, Tasks, rehearse
 from tests.databases import Database
 from tests.testing.site import Site
@@ -54,6 +55,29 @@ def test_it_works_without_a_lifespan(database: Database, added: bool) -> None:
         assert tasks.run().urls == ["/once"]
     assert site.effects() == ["a"]
     site.engine.dispose()
+
+
+def test_a_database_that_another_process_uses_is_not_emptied(site: Site) -> None:
+    with site.client() as client:
+        client.post("/add?url=/once&key=a&countdown=3600")
+        check_that_it_is_left_alone(site)
+
+
+def check_that_it_is_left_alone(site: Site) -> None:
+    now_us = site.app._outbox.env.now_us()
+    other = {
+        "owner": "somebody", "host": "web-1", "pid": 12, "version": "1", "started_us": now_us, "seen_us": now_us,
+        "concurrency": 1, "running_count": 0, "dispatches": 1, "clock_offset_us": 0,
+    }  # fmt: skip
+    with site.engine.begin() as connection:
+        connection.execute(insert(process_table), other)
+    told = "which tests would empty: give the app under test a database of its own"
+    with pytest.raises(RuntimeError, match=told), rehearse():
+        pass
+    assert Loops.director is None
+    with site.engine.begin() as connection:
+        assert connection.execute(select(func.count()).select_from(task_table)).scalar_one() == 1
+        connection.execute(delete(process_table))
 
 
 def test_run_next_runs_one(client: TestClient, tasks: Tasks) -> None:

@@ -92,7 +92,7 @@ def begin(action: Action, chosen: Filter, token: str | None = None) -> Bulk:
             fresh, started_us=None if started_us is None else int(started_us), after=place,
             done_count=int(done_count), left_count=int(left_count), is_complete=bool(is_complete),
         )  # fmt: skip
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         raise FilterError(
             "the token to resume from cannot be read: take the one that the last progress gave", 0
         ) from None

@@ -23,6 +23,7 @@ from hookware.log import log_of
 from hookware.store.base import AddResult
 from hookware.store.notices import Notices
 from hookware.store.sql import executed, postgresql, sqlite
+from hookware.store.sql.address import shown
 from hookware.store.sql.engines import engine_of
 from hookware.store.sql.executed import Ended
 from hookware.store.sql.notify import notices_of
@@ -162,7 +163,7 @@ class Outbox:
     @property
     def address(self) -> str:
         """The database's URL without its password, for messages."""
-        return self.sync_engine.url.render_as_string(hide_password=True)
+        return shown(self.sync_engine.url)
 
     def owns(self, session: Session) -> bool:
         """Say whether a session writes tasks to this database."""

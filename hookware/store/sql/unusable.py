@@ -6,6 +6,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from hookware.errors import TransientError
+from hookware.store.sql.address import shown
 from hookware.store.sql.schema import TABLES
 
 _NOT_PERMITTED: Final = "42501"
@@ -25,7 +26,7 @@ def unusable(url: URL, error: Exception) -> str:
     """Say that a database cannot be used, why, and what to do; without its password, on one line."""
     said = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
     why = said.partition(" LINE ")[0].rstrip(".?")  # PostgreSQL quotes the statement after that
-    address = url.render_as_string(hide_password=True)
+    address = shown(url)
     return f"the database {address} cannot be used: {why}. {_advice(url, error)}"
 
 
