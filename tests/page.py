@@ -6,8 +6,11 @@ page's shell commands, block by block, in the list `shell`. A block after a comm
 compiled.
 """
 
+import os
 import re
 import sys
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.running import eventually, serve
@@ -33,6 +36,18 @@ def run(page: Path) -> None:
                 file.write(block["code"] + "\n\n")
         elif not block["skip"]:
             exec(code, names)
+
+
+def run_forked(page: Path, folder: Path, env: Mapping[str, str], log: Path) -> None:
+    """Run a page in a process forked for it: in a folder, with warnings as errors; its output goes to `log`."""
+    with log.open("w") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    os.chdir(folder)
+    os.environ.update(env)
+    sys.argv = [__file__, str(page)]
+    warnings.simplefilter("error")
+    run(page)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
 """The documentation is proved: its code runs, its links lead somewhere, and nothing public is missing."""
 
 import inspect
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,9 @@ from hookware import errors
 from hookware.config import Config
 from hookware.core.lifecycle import TRANSITIONS, State
 from scripts import llms
+from tests.page import run_forked
 from tests.postgres import PostgresServer
+from tests.running import forked
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -54,20 +53,18 @@ def table(page: Path, title: str) -> list[list[str]]:
 @pytest.mark.timeout(_MOST_SECONDS + 10)
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {"PYTHONPATH": str(ROOT)}
     if 'environ["DATABASE_URL"]' in page.read_text():
         server: PostgresServer = request.getfixturevalue("postgres")
         env["DATABASE_URL"] = server.new_schema().render_as_string(hide_password=False)
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.page", str(page)],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=_MOST_SECONDS,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr + result.stdout
+    folder, log = tmp_path / "folder", tmp_path / "log"
+    folder.mkdir()
+    process = forked.Process(target=run_forked, args=(page, folder, env, log))
+    process.start()
+    process.join(_MOST_SECONDS)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0, log.read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

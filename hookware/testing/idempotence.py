@@ -170,6 +170,8 @@ class Idempotence(RuleBasedStateMachine):
             report = self.tasks.run(raise_errors=False, max_attempts=_MOST_ATTEMPTS)
             if not self.tasks:
                 return
+            if len(report.attempts) >= _MOST_ATTEMPTS:
+                break
             self.tasks.clock.advance(_LATER_SECONDS * 2)  # for what an earlier step has put off
         left = self.tasks.list()[0]
         why = report.attempts[-1].error if report.attempts else left.last_error

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 
 import anyio
 
@@ -38,5 +37,6 @@ async def fire(url: str, at: str) -> None:
     await outbox.close()
 
 
-if __name__ == "__main__":
-    anyio.run(fire, sys.argv[1], sys.argv[2])
+def fire_and_die(url: str, at: str) -> None:
+    """Fire what is due, in this process, unless a failpoint has a name that is given: then it dies there."""
+    anyio.run(fire, url, at)

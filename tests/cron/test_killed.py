@@ -1,23 +1,23 @@
 """kill -9 before and after the commit of a fire: the time is neither lost nor fired twice."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from tests.cron.clockwork import HOUR_US
+from tests.cron.killed import fire_and_die
 from tests.databases import EVERY_DATABASE, Database
-from tests.running import ROOT
+from tests.running import forked
 from verification.crash.campaign import FAILPOINTS_OF_CRON
 
 
-def fire(database: Database, at: str = "") -> int:
+def fire(database: Database, at: str = "") -> int | None:
     """Let a process fire what is due, and die at a failpoint; give its status."""
     url = database.url.render_as_string(hide_password=False)
-    return subprocess.run(
-        [sys.executable, "-m", "tests.cron.killed", url, at], cwd=ROOT, timeout=60, check=False
-    ).returncode
+    process = forked.Process(target=fire_and_die, args=(url, at))
+    process.start()
+    process.join(60)
+    return process.exitcode
 
 
 @pytest.mark.slow
