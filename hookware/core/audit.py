@@ -1,6 +1,6 @@
 """What is kept of what people did: who, as what, to what, when, and what came of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 KEPT_US: Final = 90 * 86_400_000_000
@@ -23,6 +23,7 @@ class AuditEntry:
         action: what was done, such as "retry" or "purge".
         target: what it was done to: a task, a queue, a cron entry or a filter.
         result: what came of it.
+        kept: the row of a task that was deleted, as long as it can be brought back.
     """
 
     id: int
@@ -32,3 +33,4 @@ class AuditEntry:
     action: str
     target: str
     result: str = ""
+    kept: bytes | None = field(default=None, repr=False)

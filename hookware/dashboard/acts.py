@@ -9,8 +9,8 @@ from hookware.dashboard.visit import Moved, NotFoundError, RefusedError, Shown, 
 from hookware.errors import Error
 from hookware.queue_settings import QueueChanges, overrides_of
 from hookware.store.base import AddResult, TaskInfo
-from hookware.store.sql import queue_ops, queues, statements
-from hookware.store.sql.operation import Moment
+from hookware.store.sql import audit, queue_ops, queues, statements, undo
+from hookware.store.sql.operation import Moment, Operation
 from hookware.store.sql.queue_ops import Place
 from hookware.task import Task, due_from_now
 
@@ -20,6 +20,8 @@ NOTICES: Final = {
     "postponed": "It was given another time.",
     "cancelled": "It was called off.",
     "deleted": "It was deleted.",
+    "restored": "It is back, as it was.",
+    "too-late": "It cannot be brought back any more: an hour has gone by, or it is back already.",
     "unchanged": "Nothing was done: the task is not in a state for that any more.",
     "paused": "The queue is paused, in all processes.",
     "resumed": "The queue goes on.",
@@ -107,12 +109,28 @@ async def task_cancel(visit: Visit) -> Moved:
 
 async def task_delete(visit: Visit) -> Moved:
     """Remove a task that does not run."""
-    info, tombstone_us = await _task(visit), visit.outbox.tombstone_us
-    done = await visit.act(
-        lambda connection, moment: statements.remove(connection, info.id, moment.now_us, tombstone_us),
-        "delete", _target(info), _done,
-    )  # fmt: skip
-    return await _gone(visit, info, done, "deleted")
+    info = await _task(visit)
+    act = partial(undo.delete, task_id=info.id, tombstone_us=visit.outbox.tombstone_us)
+    entry = visit.entry("delete", _target(info))
+    both = audit.audited(act, entry, lambda deleted: _done(deleted.done), lambda deleted: deleted.kept)
+    deleted = await Operation(statement=both).perform_async(visit.outbox)
+    if not deleted.done:
+        return _back(info, False, "deleted")
+    return Moved(path="/tasks", notice="deleted", query={} if deleted.kept is None else {"undo": str(entry.id)})
+
+
+async def task_restore(visit: Visit) -> Moved:
+    """Bring a task back that was deleted."""
+    [entry_id] = visit.ids
+
+    def say(task_id: int | None) -> str:
+        return "it was too late" if task_id is None else f"task {task_id}"
+
+    act = partial(undo.restore, entry_id=entry_id)
+    task_id = await visit.act(act, "bring back", f"what entry {entry_id} had deleted", say, wakes=True)
+    if task_id is None:
+        return Moved(path="/audit", notice="too-late")
+    return Moved(path=f"/task/{task_id}", notice="restored")
 
 
 async def _gone(visit: Visit, info: TaskInfo, done: bool, notice: str) -> Moved:

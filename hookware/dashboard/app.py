@@ -182,6 +182,7 @@ class Dashboard:
             "path": _path(request.scope, base),
             "here": f"{base}{_path(request.scope, base)}" + (f"?{query}" if (query := request.url.query) else ""),
             "notice": notice_of(request.query_params.get("notice", "")),
+            "undo": undo if (undo := request.query_params.get("undo", "")).isascii() and undo.isdigit() else None,
             "visitor": visitor,
             "may": {role: visitor is not None and visitor.may(role) for role in ROLES},
             "has_logout": self._gate.has_login and COOKIE in request.cookies,

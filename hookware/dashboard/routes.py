@@ -12,7 +12,7 @@ Serve = Callable[[Visit], Awaitable[Shown | Moved]]
 
 
 class Route(NamedTuple):
-    """An address: with which method, for whom, and what serves it. `{id}` in its path is a task's id."""
+    """An address: with which method, for whom, and what serves it. `{id}` in its path is the number of what it is about."""
 
     method: Literal["GET", "POST"]
     path: str
@@ -39,6 +39,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/task/{id}/postpone", "operate", acts.task_postpone),
     Route("POST", "/task/{id}/cancel", "operate", acts.task_cancel),
     Route("POST", "/task/{id}/delete", "operate", acts.task_delete),
+    Route("POST", "/undo/{id}", "operate", acts.task_restore),
     Route("POST", "/queue/pause", "operate", acts.queue_pause),
     Route("POST", "/queue/resume", "operate", acts.queue_resume),
     Route("POST", "/queue/settings", "operate", acts.queue_settings),

@@ -12,6 +12,7 @@ from hookware.core.filter import parse
 from hookware.dashboard import many
 from hookware.store.sql import bulk
 from hookware.store.sql.tables import audit_table
+from hookware.store.sql.undo import UNDO_US
 from tests.dashboard.site import FORM, SAME, Filled, Visitor
 from tests.insight.stored import World
 
@@ -68,11 +69,61 @@ async def test_cancel(world: World, operator: Visitor, filled: Filled) -> None:
 
 async def test_delete_asks_first(world: World, operator: Visitor, filled: Filled) -> None:
     page = await operator.get(f"/task/{filled.dead}/delete")
-    assert b"cannot be brought back" in page.body
+    assert b"brought back for an hour" in page.body
     assert await info(world, filled.dead) is not None
     await operator.post(f"/task/{filled.dead}/delete")
     assert await info(world, filled.dead) is None
     assert audit(world) == [("delete", f"task {filled.dead} in queue default", "done")]
+
+
+def whole_row(world: World, task_id: int) -> Any:
+    return world.stage.rows(f"SELECT * FROM hookware_task WHERE id = {task_id}")
+
+
+async def test_what_was_deleted_is_brought_back_as_it_was_and_once(
+    world: World, operator: Visitor, filled: Filled
+) -> None:
+    for task_id in (filled.due, filled.scheduled, filled.pull, filled.completed):
+        before = whole_row(world, task_id)
+        assert len(before) == 1
+        answer = await operator.post(f"/task/{task_id}/delete")
+        assert whole_row(world, task_id) == []
+        page = await operator.get("/tasks", **dict(re.findall(r"(\w+)=(\w+)", answer.headers["location"])))
+        [undo] = re.findall(r"/_hookware(/undo/\d+)", page.body.decode())
+        assert undo in (await operator.get("/audit")).body.decode()
+        answer = await operator.post(undo)
+        assert answer.headers["location"] == f"/_hookware/task/{task_id}?notice=restored"
+        assert whole_row(world, task_id) == before
+        assert (await operator.post(undo)).headers["location"] == "/_hookware/audit?notice=too-late"
+        assert undo not in (await operator.get("/audit")).body.decode()
+    assert [entry[0] for entry in audit(world)] == ["delete", "bring back", "bring back"] * 4
+    assert [entry[2] for entry in audit(world)][1:3] == [f"task {filled.due}", "it was too late"]
+
+
+async def test_a_dead_task_comes_back_without_its_attempts_and_has_its_name_again(
+    world: World, operator: Visitor, filled: Filled
+) -> None:
+    await operator.post(f"/task/{filled.dead}/delete")
+    [(name, expires_us)] = world.stage.rows(f"SELECT name, expires_us FROM hookware_name WHERE task_id = {filled.dead}")
+    assert expires_us > world.now_us
+    [entry] = world.stage.rows("SELECT id FROM hookware_audit WHERE kept IS NOT NULL")
+    await operator.post(f"/undo/{entry}")
+    held = world.stage.rows(f"SELECT name, expires_us FROM hookware_name WHERE task_id = {filled.dead}")
+    assert [tuple(row) for row in held] == [(name, None)]
+    assert (await info(world, filled.dead)).state is State.DEAD
+    assert world.stage.rows(f"SELECT record_count FROM hookware_task WHERE id = {filled.dead}") == [None]
+
+
+async def test_after_an_hour_nothing_of_a_deleted_task_is_kept(world: World, operator: Visitor, filled: Filled) -> None:
+    await operator.post(f"/task/{filled.dead}/delete")
+    await operator.post(f"/task/{filled.due}/delete")
+    [old, new] = world.stage.rows("SELECT id FROM hookware_audit WHERE kept IS NOT NULL ORDER BY id")
+    aged = audit_table.update().where(audit_table.c.id == old).values(at_us=world.now_us - UNDO_US)
+    with world.stage.sync_engine.begin() as connection:
+        connection.execute(aged)
+    assert (await operator.post(f"/undo/{old}")).headers["location"].endswith("notice=too-late")
+    await world.outbox.store.prune()
+    assert world.stage.rows("SELECT id FROM hookware_audit WHERE kept IS NOT NULL") == [new]
 
 
 async def test_what_cannot_be_done_is_not_said_to_be_done(world: World, operator: Visitor, filled: Filled) -> None:

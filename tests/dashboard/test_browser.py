@@ -178,6 +178,11 @@ def test_people_act(site: Site, browser: "Browser", with_script: bool) -> None:
     page.get_by_role("link", name="Delete…").click()
     page.get_by_role("button", name="Delete").click()
     page.get_by_text("It was deleted.").wait_for()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("It is back, as it was.").wait_for()
+    page.get_by_role("link", name="Delete…").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_text("It was deleted.").wait_for()
     assert world.stage.rows(f"SELECT count(*) FROM hookware_task WHERE queue_name = '{name}'") == [0]
     page.goto(f"{site.url}/compose")
     page.get_by_label("Path of the app").fill("/worker")

@@ -30,6 +30,7 @@ NEEDED: dict[tuple[str, str], Role] = {
     ("POST", "/task/{id}/postpone"): "operate",
     ("POST", "/task/{id}/cancel"): "operate",
     ("POST", "/task/{id}/delete"): "operate",
+    ("POST", "/undo/{id}"): "operate",
     ("POST", "/queue/pause"): "operate",
     ("POST", "/queue/resume"): "operate",
     ("POST", "/queue/settings"): "operate",

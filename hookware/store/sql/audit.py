@@ -29,18 +29,22 @@ def note(connection: Connection, moment: "Moment", entry: AuditEntry) -> None:
         "action": entry.action,
         "target": stored_error(entry.target)[:MOST_TARGET],
         "result": stored_error(entry.result)[:MOST_RESULT],
+        "kept": entry.kept,
     }
     connection.execute(insert(audit_table), [row])
 
 
 def audited(
-    act: Callable[[Connection, "Moment"], R], entry: AuditEntry, say: Callable[[R], str]
+    act: Callable[[Connection, "Moment"], R],
+    entry: AuditEntry,
+    say: Callable[[R], str],
+    keep: Callable[[R], bytes | None] = lambda _result: None,
 ) -> Callable[[Connection, "Moment"], R]:
-    """Let an act and its entry, with what `say` makes of its result, be in one transaction."""
+    """Let an act and its entry, with what `say` and `keep` make of its result, be in one transaction."""
 
     def both(connection: Connection, moment: "Moment") -> R:
         result = act(connection, moment)
-        note(connection, moment, replace(entry, result=say(result)))
+        note(connection, moment, replace(entry, result=say(result), kept=keep(result)))
         return result
 
     return both

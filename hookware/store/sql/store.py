@@ -13,7 +13,7 @@ from hookware.core.retention import Retention
 from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.env import Env
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
-from hookware.store.sql import attempts, audit, claim, damage, schema, settle, statements
+from hookware.store.sql import attempts, audit, claim, damage, schema, settle, statements, undo
 from hookware.store.sql.board import Desk
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
@@ -231,6 +231,7 @@ class SQLStore:
         now_us = self._clock(connection)
         self._desk.learn(overridden(connection))  # what was never looked at must not go too early
         pruned_count = statements.prune(connection, now_us, self._tombstone_us, self.retention)
+        undo.forget(connection, now_us)
         return pruned_count + audit.prune(connection, now_us)
 
     def _cancel(self, task_id: int) -> Callable[[Connection], bool]:

@@ -247,9 +247,10 @@ audit_table = Table(
     Column("action", String(40), nullable=False),
     Column("target", String(500), nullable=False),
     Column("result", String(500), nullable=False),
+    Column("kept", LargeBinary),
     Index("ix_hookware_audit_at", "at_us"),
 )
-"""What people did by hand."""
+"""What people did by hand; `kept` is the row of a task that was deleted, as long as it can be brought back."""
 
 name_table = Table(
     "hookware_name",
