@@ -12,7 +12,7 @@ Serve = Callable[[Visit], Awaitable[Shown | Moved]]
 
 
 class Route(NamedTuple):
-    """An address: with which method, for whom, and what serves it. `{id}` in its path is the number of what it is about."""
+    """An address: with which method, for whom, and what serves it. `{id}` in its path is a number."""
 
     method: Literal["GET", "POST"]
     path: str
