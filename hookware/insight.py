@@ -76,6 +76,14 @@ class Insight:
 
     async def check(self) -> list[Finding]:
         """Look for whatever is wrong, in all queues and processes; a healthy installation has no findings."""
+        return (await self._check()).findings
+
+    async def checked_overview(self) -> tuple[Overview, list[Finding]]:
+        """Give the overview with what `check` finds in it: both for the price of the second."""
+        checked = await self._check()
+        return checked.overview or await self.overview(), checked.findings
+
+    async def _check(self) -> checking.Checked:
         return await self._run(partial(checking.check, context=self._context, own_clock=self._outbox.env.now_us))
 
     # One task.

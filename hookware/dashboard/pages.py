@@ -31,8 +31,7 @@ _AUDIT_PAGE: Final = 50
 
 async def overview(visit: Visit) -> Shown:
     """Show how everything is."""
-    seen = await visit.insight.overview()
-    findings = await visit.insight.check()
+    seen, findings = await visit.insight.checked_overview()
     minutes = await visit.insight.minutes(minute_count=_MINUTES)
     errors = await visit.insight.errors(limit=5)
     drawn = [plots.throughput(minutes), plots.latency(minutes), plots.errors(minutes)]

@@ -1,12 +1,12 @@
 """What the findings are found in, read in one short transaction."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
 from hookware.core.findings import Installation, broken_tables, findings
-from hookware.core.overview import Finding
+from hookware.core.overview import Finding, Overview
 from hookware.store.sql import failures, minutes, overview, schema
 from hookware.store.sql.asking import Context
 
@@ -14,11 +14,18 @@ _MOST_GROUPS: Final = 200
 _EARLIER_MINUTES: Final = 6
 
 
-def check(connection: Connection, context: Context, own_clock: Callable[[], int]) -> list[Finding]:
+class Checked(NamedTuple):
+    """What was found, and the overview in which it was; None: there are not even all tables."""
+
+    findings: list[Finding]
+    overview: Overview | None = None
+
+
+def check(connection: Connection, context: Context, own_clock: Callable[[], int]) -> Checked:
     """Look for whatever is wrong; `own_clock` is that of the process that asks."""
     broken, slow = schema.troubles(connection)
     if broken:
-        return broken_tables(broken)
+        return Checked(broken_tables(broken))
     before_us, now_us = own_clock(), context.begin(connection)
     own_us = (before_us + own_clock()) // 2
     seen = overview.look(connection, context, now_us)
@@ -34,4 +41,4 @@ def check(connection: Connection, context: Context, own_clock: Callable[[], int]
         latest_us=max([*times_us, *([] if latest_us is None else [latest_us])], default=None),
         missing_indexes=tuple(slow),
     )
-    return findings(given)
+    return Checked(findings(given), seen.overview)
