@@ -92,6 +92,7 @@ class TaskContext:
         Call it once, before you commit. If the handler then commits, the task is done, whatever the answer says;
         if the session rolls back, or the handler forgets to commit, the attempt has failed and is tried again.
         A task that has been cancelled or given to a newer attempt meanwhile makes the commit raise `StaleDataError`.
+        One that was put back, because its lease or its deadline had ended, and that nobody has begun anew is done.
 
         Args:
             session: the handler's own Session or AsyncSession, on the queue's database.

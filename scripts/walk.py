@@ -1,8 +1,9 @@
-"""Walks the README and the tutorial as a newcomer does, command by command: `scripts/walk`.
+"""Walks the README, the tutorial and how-to guides as a newcomer does, command by command: `scripts/walk`.
 
 Each page gets a fresh folder, with a fresh virtual environment, into which the package is installed from this tree. Its
 files are written, and its commands typed into one shell, as the page has them; only the port and the name of the
-package, which is not on PyPI, are others. The first command that does not do what the page says ends the walk.
+package, which is not on PyPI, are others. Guides leave it to their readers to install what they have and to start the
+app: this is done here. The first command that does not do what the page says ends the walk.
 
 It takes minutes and a package index, and is therefore no part of the tests.
 """
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -30,12 +31,30 @@ NOT_WALKED = {
     "COUNTER_DATABASE_URL=postgresql": "it wants a PostgreSQL",
     "pip install hookware[": "as above",
 }
+BASICS = "pip install hookware fastapi uvicorn"
+GUIDES = {
+    "retries-and-dead-tasks": [BASICS],
+    "deferred": [BASICS],
+    "encrypt-payloads": [BASICS],
+    "monitor": [BASICS],
+    "alembic": [BASICS],
+    "dashboard": [],
+}
+"""The how-to guides that are walked, and what is to be done before."""
+
+AFTERWARDS = {
+    "dashboard": [
+        "uvicorn main:app",
+        "curl -s -H 'Authorization: Bearer '$HOOKWARE_DASHBOARD_TOKEN http://127.0.0.1:8000/_hookware/",
+    ],
+}
 SAYS = {
     "curl -X POST 'http": "null",
     "curl -X POST http": "will be counted",
     'curl -X POST "http': "will be counted in 10",
     "curl -i -X POST": "403 Forbidden",
     "until curl -sf http": ": 1\n",
+    "curl -s -H": "Nothing is wrong",
     'python -c "import sqlite3': "('apples', 1)",
 }
 """What the pages say of their commands, by how these begin, beside the JSON that they show."""
@@ -47,7 +66,7 @@ class Walker:
     """A shell in an empty folder, that commands are typed into."""
 
     def __init__(self, folder: Path, words: dict[str, str]) -> None:
-        self.folder, self._words = folder, words
+        self.folder, self._words, self.serves = folder, words, False
         self._log, self._done = folder / ".walk.log", folder / ".walk.done"
         with self._log.open("w") as log:
             self._shell = subprocess.Popen(
@@ -73,7 +92,7 @@ class Walker:
 
     def start(self, command: str) -> None:
         """Start a server in the background, and wait until it serves."""
-        before = len(self.said())
+        before, self.serves = len(self.said()), True
         self.type(command if "&" in command else f"{command} & server=$!")
         wait_for(lambda: "Application startup complete" in self.said()[before:], f"{command!r} serves")
 
@@ -120,9 +139,22 @@ def walk(page: str, walker: Walker, *, begin: str = "", end: str = "\\Z") -> Non
         if block["kind"] != "sh":
             continue
         shown = following["code"] if following and following["kind"] == "json" else None
-        for command in block["code"].strip().splitlines():
-            if command:
-                step(walker, command, shown)
+        for command in commands(block["code"]):
+            if command.startswith("curl") and not walker.serves:
+                step(walker, "uvicorn main:app", None)
+            step(walker, command, shown)
+
+
+def commands(code: str) -> Iterator[str]:
+    """Give the commands of a block: one in each line, unless quotes go on in the next."""
+    whole = ""
+    for line in code.strip().splitlines():
+        whole += line
+        if whole and whole.count("'") % 2 == 0:
+            yield whole
+            whole = ""
+        elif whole:
+            whole += "\n"
 
 
 def step(walker: Walker, command: str, shown: str | None) -> None:
@@ -158,10 +190,27 @@ def fresh(place: Path) -> dict[str, str]:
         port = probe.getsockname()[1]
     return {
         "pip install hookware ": f"pip install --quiet {tree} ",
+        'pip install "hookware[': f'pip install --quiet "{tree}[',
         "uvicorn main:app": f"uvicorn main:app --port {port}",
         "scripts/run": f"scripts/run --port {port}",
         ":8000": f":{port}",
     }
+
+
+def walk_guide(guide: str, before: Sequence[str], folder: Path, words: dict[str, str]) -> None:
+    """Do what a how-to guide says."""
+    print(f"\n== {guide}", flush=True)
+    folder.mkdir()
+    walker = Walker(folder, words)
+    try:
+        walker.type("python3 -m venv .venv && . .venv/bin/activate")
+        for command in before:
+            walker.type(command)
+        walk(f"docs/how-to/{guide}.md", walker)
+        for command in AFTERWARDS.get(guide, ()):
+            step(walker, command, None)
+    finally:
+        walker.leave()
 
 
 def main() -> None:
@@ -189,6 +238,8 @@ def main() -> None:
                 walk(page, walker, **part)
             finally:
                 walker.leave()
+        for guide, before in GUIDES.items():
+            walk_guide(guide, before, place / guide, words)
     print(f"\nAll of it did what the pages say, in {time.monotonic() - begun:.0f} s.")
 
 

@@ -120,6 +120,13 @@ class Stage:
         """Claim every task away from whoever holds it, behind his back."""
         self._look.execute("UPDATE hookware_task SET fence = fence + 1")
 
+    def put_back(self, *, dead: bool = False) -> None:
+        """Take every lease away, as if it had ended and its task been found, for tomorrow or as dead."""
+        self._look.execute(
+            "UPDATE hookware_task SET state = ?, owner = NULL, lease_until_us = NULL, eta_us = eta_us + 86400000000",
+            2 if dead else 0,
+        )
+
     def close_blocking(self) -> None:
         """Do so where there is no AsyncEngine."""
         self._look.close()

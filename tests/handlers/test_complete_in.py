@@ -181,6 +181,18 @@ async def test_an_async_session_completes_too(async_stage: Stage) -> None:
     assert async_stage.rows("SELECT name FROM hookware_name WHERE expires_us IS NOT NULL") == ["n"]
 
 
+@EVERY_DATABASE_ON_A_LOOP
+@pytest.mark.parametrize("became", ["pending", "dead"])
+async def test_a_late_commit_ends_what_was_put_back_and_nobody_has_begun_anew(stage: Stage, became: str) -> None:
+    def end(session: Session, task: TaskContext) -> None:
+        stage.put_back(dead=became == "dead")
+        session.commit()
+
+    await run(stage, end, 1)
+    assert stage.tally() == {"x": 1}
+    assert stage.task_count() == 0
+
+
 @EVERY_ASYNC_DRIVER
 async def test_a_stale_fence_refuses_an_async_commit(async_stage: Stage) -> None:
     @async_stage.task_handler("/worker")

@@ -75,6 +75,9 @@ LIVES: dict[str, list[Line]] = {
     "a failure at the deadline": [
         FORMULA, claimed(1), start(1), end(31, "cancelled"), settled(31, "retry", due=33.0), *success(33, 2, 2),
     ],
+    "a handler's own commit after its task was put back, and before it was begun anew": [
+        INSIDE, claimed(1), start(1), CRASHED, EFFECT, settled(105, by_handler=True), end(105.1),
+    ],
     "a release that refunds": [
         COMMITTED, claimed(1), start(1), end(2, "raised"), settled(3, "release"),
         *success(4, 2, 1),
@@ -158,6 +161,11 @@ BROKEN: dict[str, tuple[str, list[Line]]] = {
         COMMITTED, claimed(1), start(1), CRASHED, claimed(110, 2, 2), start(110, 2, 2), end(112), settled(113),
     ]),
     "two results": ("I5", [*CLEAN, settled(3)]),
+    "two commits of one handler": ("I5", [INSIDE, claimed(1), start(1), EFFECT, *[settled(2, by_handler=True)] * 2]),
+    "a handler's own commit after its task was begun anew": ("I5", [
+        INSIDE, claimed(1), start(1), CRASHED, claimed(110, 2, 2), start(110, 2, 2), EFFECT,
+        settled(111, by_handler=True), end(111.1), end(112, fence=2),
+    ]),
     "claimed after success": ("I6", [*CLEAN, claimed(5, 2, 2), settled(6, "release", fence=2)]),
     "run after success": ("I6", [COMMITTED, start(1), end(2), settled(2.1), start(3, 2, 2), end(4, fence=2)]),
     "success of a call that raised": ("I7", [COMMITTED, claimed(1), start(1), end(2, "raised"), settled(3)]),

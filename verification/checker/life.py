@@ -174,7 +174,7 @@ class Life:
         if not line.accepted:
             return
         fence, outcome = line.fence, line.outcome
-        if fence in self._settled:
+        if fence in self._settled and not self._is_late_commit(line):
             yield "I5", f"two results accepted under fence {fence}"
         elif fence < self._fence:
             yield "I5", f"a result under fence {fence} was accepted after {self._fence} had been given out"
@@ -192,6 +192,11 @@ class Life:
             self._due = self._due_after(line)
         elif outcome in ("complete", "die"):
             self._final = line
+
+    def _is_late_commit(self, line: Line) -> bool:
+        """Say whether a handler's own commit ends a task that was put back, and that nobody has begun anew."""
+        ends_it = line.by_handler and line.outcome == "complete"
+        return ends_it and line.fence == self._fence and self._settled[line.fence].outcome != "complete"
 
     def _check_in_time(self, fence: int) -> _Broken:
         claim, start, end = (each.get(fence) for each in (self._claims, self._started, self._ended))
