@@ -37,7 +37,6 @@ GUIDES = {
     "deferred": [BASICS],
     "encrypt-payloads": [BASICS],
     "monitor": [BASICS],
-    "alembic": [BASICS],
     "dashboard": [],
 }
 """The how-to guides that are walked, and what is to be done before."""
@@ -49,8 +48,9 @@ AFTERWARDS = {
     ],
 }
 SAYS = {
-    "curl -X POST 'http": "null",
-    "curl -X POST http": "will be counted",
+    "curl -X POST 'http://127.0.0.1:8000/?": "null",
+    "curl -X POST http://127.0.0.1:8000/count": "will be counted",
+    "curl -X POST 'http://127.0.0.1:8000/welcome?": "You will get a mail.",
     'curl -X POST "http': "will be counted in 10",
     "curl -i -X POST": "403 Forbidden",
     "until curl -sf http": ": 1\n",
@@ -66,7 +66,7 @@ class Walker:
     """A shell in an empty folder, that commands are typed into."""
 
     def __init__(self, folder: Path, words: dict[str, str]) -> None:
-        self.folder, self._words, self.serves = folder, words, False
+        self.folder, self._words = folder, words
         self._log, self._done = folder / ".walk.log", folder / ".walk.done"
         with self._log.open("w") as log:
             self._shell = subprocess.Popen(
@@ -92,9 +92,9 @@ class Walker:
 
     def start(self, command: str) -> None:
         """Start a server in the background, and wait until it serves."""
-        before, self.serves = len(self.said()), True
+        before = len(self.said())
         self.type(command if "&" in command else f"{command} & server=$!")
-        wait_for(lambda: "Application startup complete" in self.said()[before:], f"{command!r} serves")
+        wait_for(lambda: "Uvicorn running on" in self.said()[before:], f"{command!r} serves")
 
     def write(self, name: str, code: str) -> None:
         """Add code to the end of a file where the shell is."""
@@ -127,8 +127,8 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         Event().wait(0.1)
 
 
-def walk(page: str, walker: Walker, *, begin: str = "", end: str = "\\Z") -> None:
-    """Do what a page says, from one place in it to another."""
+def walk(page: str, walker: Walker, *, begin: str = "", end: str = "\\Z", serves: bool = True) -> None:
+    """Do what a page says, from one place in it to another; `serves`: it says how to start the app."""
     text = (ROOT / page).read_text()
     part = text[text.index(begin) :]
     ends = re.search(end, part, re.MULTILINE)
@@ -140,8 +140,9 @@ def walk(page: str, walker: Walker, *, begin: str = "", end: str = "\\Z") -> Non
             continue
         shown = following["code"] if following and following["kind"] == "json" else None
         for command in commands(block["code"]):
-            if command.startswith("curl") and not walker.serves:
+            if command.startswith("curl") and not serves:
                 step(walker, "uvicorn main:app", None)
+                serves = True
             step(walker, command, shown)
 
 
@@ -206,7 +207,7 @@ def walk_guide(guide: str, before: Sequence[str], folder: Path, words: dict[str,
         walker.type("python3 -m venv .venv && . .venv/bin/activate")
         for command in before:
             walker.type(command)
-        walk(f"docs/how-to/{guide}.md", walker)
+        walk(f"docs/how-to/{guide}.md", walker, serves=False)
         for command in AFTERWARDS.get(guide, ()):
             step(walker, command, None)
     finally:
