@@ -57,7 +57,8 @@ class Site:
         async def worker() -> None:
             self._started.put_nowait(time.monotonic())
 
-        queues = [QueueSettings(name="busy", max_concurrent_requests=1 if name == "saturated" else None)]
+        busy = QueueSettings(name="busy", max_concurrent_requests=1 if name == "saturated" else None)
+        queues = [busy, QueueSettings(name="quick")]
         self.hookware = Hookware(engine=engine, router=router, queues=queues)
 
     def fill(self, waiting: int, later: int) -> None:
