@@ -236,7 +236,7 @@ def main() -> None:
             try:
                 if folder == "readme":  # the page leaves it to the reader where to install
                     walker.type("python3 -m venv .venv && . .venv/bin/activate")
-                walk(page, walker, **part)
+                walk(page, walker, begin=part.get("begin", ""), end=part.get("end", "\\Z"))
             finally:
                 walker.leave()
         for guide, before in GUIDES.items():

@@ -127,6 +127,17 @@ def test_no_page_runs_what_a_task_says_and_all_can_be_used_by_everybody(
     watched.close()
 
 
+def test_every_page_shows_itself_without_a_script(site: Site, browser: "Browser") -> None:
+    watched = Watched(browser, java_script_enabled=False)
+    for path in paths(site.filled):
+        answer = watched.page.goto(site.url + path)
+        assert answer is not None
+        assert answer.status == (400 if path.endswith("%22") else 200), path
+        assert watched.page.locator("main h1").inner_text() != "", path
+        assert watched.page.locator("nav a").count() == 8, path
+    watched.close()
+
+
 def test_a_page_is_asked_for_again_and_comes_only_if_it_has_changed(site: Site, browser: "Browser") -> None:
     watched = Watched(browser)
     page = watched.page
@@ -165,6 +176,8 @@ def test_people_act(site: Site, browser: "Browser", with_script: bool) -> None:
     page.get_by_label("Rate").fill("7/s")
     page.get_by_role("button", name="Change, in all processes").click()
     page.get_by_text("7 per second").wait_for()
+    page.get_by_role("button", name="Back to the configuration").click()
+    page.get_by_text("The settings are those of the configuration again.").wait_for()
     page.goto(f"{site.url}/task/{due}")
     page.get_by_role("button", name="Run now").click()
     page.get_by_text("It is due now.").wait_for()
@@ -212,6 +225,36 @@ def test_many_tasks_are_retried_to_the_end(
         while page.get_by_role("button", name="Go on").count():
             page.get_by_role("button", name="Go on").click()
     page.get_by_text("450 tasks done. That is all.").wait_for(timeout=60_000)
+    watched.close()
+
+
+@pytest.mark.parametrize("with_script", [True, False])
+def test_cron_entries_are_run_paused_and_resumed(site: Site, browser: "Browser", with_script: bool) -> None:
+    watched = Watched(browser, java_script_enabled=with_script)
+    page = watched.page
+    page.goto(f"{site.url}/cron")
+    page.get_by_role("button", name="Run now").click()
+    page.get_by_text("A task of the entry was added.").wait_for()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("The entry is paused: its times pass by.").wait_for()
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_text("The entry goes on.").wait_for()
+    assert [text for text in watched.complaints if "304" not in text] == []
+    watched.close()
+
+
+@pytest.mark.parametrize("with_script", [True, False])
+@pytest.mark.parametrize(("action", "link"), [("delete", "Delete"), ("cancel", "Call off")])
+def test_many_tasks_are_deleted_or_called_off(
+    site: Site, browser: "Browser", with_script: bool, action: str, link: str
+) -> None:
+    watched, name = Watched(browser, java_script_enabled=with_script), f"gone-{action}-{with_script}"
+    page, state = watched.page, State.DEAD if action == "delete" else State.PENDING
+    site.world.put(state=state, count=30, queue_name=name, ago=5)
+    page.goto(f"{site.url}/many?action={action}&filter=state:{'dead' if action == 'delete' else 'due'}+queue:{name}")
+    page.get_by_role("button", name=f"{link} all").click()
+    page.get_by_text("30 tasks done. That is all.").wait_for(timeout=60_000)
+    assert site.world.stage.rows(f"SELECT count(*) FROM hookware_task WHERE queue_name = '{name}'") == [0]
     watched.close()
 
 
