@@ -165,10 +165,10 @@ def test_what_is_typed_stays_while_the_page_changes(site: Site, browser: "Browse
 
 
 @pytest.mark.parametrize("with_script", [True, False])
-def test_people_act(site: Site, browser: "Browser", with_script: bool) -> None:
+def test_people_act_on_queues(site: Site, browser: "Browser", with_script: bool) -> None:
     watched = Watched(browser, java_script_enabled=with_script)
-    page, world, name = watched.page, site.world, f"acts-{with_script}"
-    [due], [dead] = world.put(queue_name=name, ago=-900), world.put(queue_name=name, state=State.DEAD)
+    page, name = watched.page, f"acts-{with_script}"
+    site.world.put(queue_name=name, ago=-900)
     page.goto(f"{site.url}/queue?name={name}")
     page.get_by_role("button", name="Pause").click()
     page.get_by_text("The queue is paused, in all processes.").wait_for()
@@ -178,6 +178,14 @@ def test_people_act(site: Site, browser: "Browser", with_script: bool) -> None:
     page.get_by_text("7 per second").wait_for()
     page.get_by_role("button", name="Back to the configuration").click()
     page.get_by_text("The settings are those of the configuration again.").wait_for()
+    watched.close()
+
+
+@pytest.mark.parametrize("with_script", [True, False])
+def test_people_act_on_tasks(site: Site, browser: "Browser", with_script: bool) -> None:
+    watched = Watched(browser, java_script_enabled=with_script)
+    page, world, name = watched.page, site.world, f"tasks-{with_script}"
+    [due], [dead] = world.put(queue_name=name, ago=-900), world.put(queue_name=name, state=State.DEAD)
     page.goto(f"{site.url}/task/{due}")
     page.get_by_role("button", name="Run now").click()
     page.get_by_text("It is due now.").wait_for()
