@@ -14,6 +14,7 @@ from hookware.store.sql import bulk
 from hookware.store.sql.tables import audit_table
 from hookware.store.sql.undo import UNDO_US
 from tests.dashboard.site import FORM, SAME, Filled, Visitor
+from tests.databases import EVERY_DATABASE
 from tests.insight.stored import World
 
 
@@ -80,6 +81,7 @@ def whole_row(world: World, task_id: int) -> Any:
     return world.stage.rows(f"SELECT * FROM hookware_task WHERE id = {task_id}")
 
 
+@EVERY_DATABASE
 async def test_what_was_deleted_is_brought_back_as_it_was_and_once(
     world: World, operator: Visitor, filled: Filled
 ) -> None:
@@ -100,6 +102,7 @@ async def test_what_was_deleted_is_brought_back_as_it_was_and_once(
     assert [entry[2] for entry in audit(world)][1:3] == [f"task {filled.due}", "it was too late"]
 
 
+@EVERY_DATABASE
 async def test_a_dead_task_comes_back_without_its_attempts_and_has_its_name_again(
     world: World, operator: Visitor, filled: Filled
 ) -> None:

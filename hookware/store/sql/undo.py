@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hookware.store.sql.operation import Moment
 
 UNDO_US: Final = 3_600_000_000
-"""How long what was deleted can be brought back; no payload of it is kept for longer."""
+"""How long what was deleted can be brought back; the next pruning after that forgets its payload."""
 
 _audit = audit_table.c
 _names = name_table.c
