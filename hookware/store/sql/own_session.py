@@ -1,15 +1,17 @@
 """The request's own session: what a handler writes through it commits together with the task's completion.
 
-It is bound to one connection whose transaction only hookware ends. A `commit()` by the handler ends a savepoint
-inside it, so that a handler which commits and then fails leaves nothing behind.
+It is bound to one connection whose transaction only hookware commits, so that a handler which commits and then fails
+leaves nothing behind. What a handler has committed must outlast its later rollbacks: from its first `commit()` on, each
+of its transactions is a savepoint. Most handlers commit once or never, and pay for none.
 """
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlmodel
-from sqlalchemy import Connection, RootTransaction
+from sqlalchemy import Connection, RootTransaction, event, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import SessionTransaction
 
 from hookware.env import in_event_loop
 from hookware.errors import SessionError
@@ -24,6 +26,7 @@ FINISHED: Final = (
     "the request's own session is finished: it was committed before the response left. "
     "Open a session of your own for work after the response"
 )
+_ONE: Final = select(1)
 
 
 class OwnSession(sqlmodel.Session):
@@ -47,7 +50,7 @@ class OwnSession(sqlmodel.Session):
         **options: Any,
     ) -> None:
         options.pop("bind", None)
-        super().__init__(join_transaction_mode="create_savepoint", **options)
+        super().__init__(join_transaction_mode="rollback_only", **options)
         self._connect = connect
         self._turns = turns
         self._takes_turn = takes_turn
@@ -73,6 +76,20 @@ class OwnSession(sqlmodel.Session):
     def _has_changes(self) -> bool:
         return bool(self.new or self.dirty or self.deleted)
 
+    @property
+    def _has_committed(self) -> bool:
+        return self.join_transaction_mode == "create_savepoint"
+
+    def has_committed(self) -> None:
+        """Note that the handler has committed: nothing that it does from now on may undo that."""
+        if self._own_transaction is not None and self._own_transaction.is_active:
+            self.join_transaction_mode = "create_savepoint"
+
+    def has_ended(self) -> None:
+        """Note that a transaction of the handler's has ended; one that was only closed is rolled back by that."""
+        if self._own_transaction is not None and self._own_transaction.is_active and not self._has_committed:
+            self._own_transaction.rollback()
+
     def needs_turn(self, *, writes: bool) -> bool:
         """Whether its commit has to wait for other writers first, on SQLite; `writes`: besides what waits in it."""
         connection = self._own_connection
@@ -85,7 +102,9 @@ class OwnSession(sqlmodel.Session):
         if self._finished:
             raise SessionError(FINISHED)
         if self._own_connection is None:
-            connection = self._own_connection = self._connect()
+            self._own_connection = self._connect()
+        connection = self._own_connection
+        if self._own_transaction is None or not (self._own_transaction.is_active or self._has_committed):
             try:
                 self._own_transaction = connection.begin()
                 if self._takes_turn:
@@ -93,7 +112,7 @@ class OwnSession(sqlmodel.Session):
             except BaseException:
                 self._drop_connection()
                 raise
-        return self._own_connection
+        return connection
 
     def get_bind(self, *_args: Any, **_options: Any) -> Connection:
         """Give the one connection for every mapper."""
@@ -124,6 +143,9 @@ class OwnSession(sqlmodel.Session):
             self.commit()
             if complete is not None:
                 complete(connection)
+            elif connection.dialect.name == "postgresql":
+                # After a statement that failed, a commit is a rollback, of which the database says nothing.
+                connection.execute(_ONE)
             if self._own_transaction is not None:
                 self._own_transaction.commit()
             committed()
@@ -148,7 +170,7 @@ class OwnSession(sqlmodel.Session):
             return
         if self._on_begin is not None:
             self._on_begin(connection, line)
-        if self._turns is not None:
+        if self._turns is not None and not self._has_turn:
             self._turns.acquire()
             self._has_turn = True
         sqlite.begin_immediate(connection)
@@ -176,6 +198,18 @@ class OwnSession(sqlmodel.Session):
             if self._has_turn and self._turns is not None:
                 self._has_turn = False
                 self._turns.release()
+
+
+@event.listens_for(OwnSession, "after_commit")
+def _committed(session: OwnSession) -> None:
+    if not session.in_nested_transaction():
+        session.has_committed()
+
+
+@event.listens_for(OwnSession, "after_transaction_end")
+def _transaction_ended(session: OwnSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.has_ended()
 
 
 def new_async_session(
