@@ -295,8 +295,9 @@ class Dispatcher:
         if isinstance(outcome, Succeeded) and outcome.completed:
             settled(Answer.ACCEPTED)
         else:
-            record, has_history = self._recorder.of(attempt, decision), attempt.task.record_count > 0
-            settlement = Settlement(attempt.lease, decision, record=record, has_history=has_history)
+            record, task = self._recorder.of(attempt, decision), attempt.task
+            has_history, has_name = task.record_count > 0, task.name is not None
+            settlement = Settlement(attempt.lease, decision, record=record, has_history=has_history, has_name=has_name)
             self._settler.settle(settlement, lambda: not attempt.lost, settled)
 
     def _settled(self, attempt: Attempt, decision: Decision, seconds: float, waited: float, answer: Answer) -> None:

@@ -281,11 +281,11 @@ class UnitOfWork:
         delivery = self.delivery
         if delivery is None:
             return
-        now_us, task = self.outbox.clock(connection), delivery.task
+        task = delivery.task
         retention = self.outbox.store.retention.only(task.queue_name)
         has_history = task.record_count > 0
         ended = Settlement(task.lease, Complete(), record=delivery.completion(), has_history=has_history)
-        if not complete(connection, ended, now_us, self.outbox.tombstone_us, retention):
+        if not complete(connection, ended, self.outbox.clock, self.outbox.tombstone_us, retention):
             delivery.lease_lost = True
             raise TaskLeaseExpiredError(
                 f"task {task.label} {refusal(connection, task.id)}; what this one wrote is rolled back"

@@ -128,11 +128,11 @@ class PostgresServer:
             host="127.0.0.1", port=self.port, user="postgres", dbname=database, autocommit=True, connect_timeout=5
         )
 
-    def new_database(self) -> str:
-        """Make an empty database; give its name."""
+    def new_database(self, options: str = "") -> str:
+        """Make an empty database, with options of CREATE DATABASE; give its name."""
         name = f"test_{next(_numbers)}"
         with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} {options}".encode())
         return name
 
     def ask_for_passwords(self, user: str) -> None:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from hookware.core.history import AttemptRecord
-from hookware.core.lifecycle import Decision, State
+from hookware.core.lifecycle import Complete, Decision, State
 from hookware.core.task import Headers, Lease, LeasedTask, NewTask, Progress
 
 LATEST_US = 2**63 - 1
@@ -66,6 +66,7 @@ class Settlement:
     lease since, or its transaction is just removing the task, it lives, and the decision is refused.
     `record`: what is to be kept of the attempt, if the decision is accepted and leaves the task there.
     `has_history`: records of earlier attempts are kept; where the decision removes the task, they go with it.
+    `has_name`: the task has a name, or it is not known to have none.
     """
 
     lease: Lease
@@ -73,6 +74,12 @@ class Settlement:
     lease_until_us: int | None = None
     record: AttemptRecord | None = None
     has_history: bool = False
+    has_name: bool = True
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether nothing is left of the task."""
+        return isinstance(self.decision, Complete) and self.record is None and not (self.has_history or self.has_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

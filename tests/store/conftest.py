@@ -14,6 +14,7 @@ from hookware.store.sql.engines import own_engine
 from hookware.store.sql.rows import to_rows
 from hookware.store.sql.runner import Runner, ThreadRunner
 from hookware.store.sql.store import SQLStore
+from hookware.store.sql.swift import Stamp
 from hookware.store.sql.tables import task_table
 from tests.store.subject import QUEUES, TOMBSTONE_US, ManualClock, Subject
 
@@ -40,10 +41,13 @@ class TimelessEnv(Env):
 
 
 @asynccontextmanager
-async def sql_subject(runner: Runner) -> AsyncIterator[Subject]:
+async def sql_subject(runner: Runner, *, at_once: bool = False) -> AsyncIterator[Subject]:
+    """Make a store; `at_once`: one that claims in one statement where it can, from its first claim on."""
     clock = ManualClock()
-    store = SQLStore(runner, clock, env=TimelessEnv(), tombstone_us=TOMBSTONE_US, queues=QUEUES)
+    stamp: Stamp = clock if at_once else lambda: None
+    store = SQLStore(runner, clock, env=TimelessEnv(), tombstone_us=TOMBSTONE_US, queues=QUEUES, stamp=stamp)
     await store.prepare(create_tables=True)
+    await store.next_due()
 
     async def put(tasks: Sequence[NewTask]) -> None:
         def rows(connection: Connection) -> None:

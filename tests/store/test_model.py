@@ -260,7 +260,7 @@ def test_the_store_on_postgresql_does_what_the_model_says(postgres: PostgresServ
         @asynccontextmanager
         async def open(self) -> AsyncIterator[Subject]:
             runner = ThreadRunner(own_engine(create_engine(url)), Env())
-            async with sql_subject(runner) as subject:
+            async with sql_subject(runner, at_once=True) as subject:
                 await runner.run(
                     lambda connection: connection.execute(text("TRUNCATE hookware_task, hookware_name, hookware_queue"))
                 )

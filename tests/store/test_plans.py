@@ -19,7 +19,7 @@ from hookware.store.sql.board import Desk
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.schema import TABLES
 from hookware.store.sql.tables import metadata
-from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, new_task, record
+from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, ManualClock, new_task, record
 
 ROWS = int(os.environ.get("HOOKWARE_PLAN_ROWS", "100000"))
 
@@ -86,7 +86,7 @@ HOT: dict[str, Callable[[Connection], object]] = {
     "settle recorded": settle_recorded,
     "attempts": lambda c: attempts.of_task(c, 2),
     "children": lambda c: statements.children(c, 2, 100),
-    "complete": lambda c: settle.complete(c, Settlement(LEASES[0], Complete()), START_US, TOMBSTONE_US),
+    "complete": lambda c: settle.complete(c, Settlement(LEASES[0], Complete()), ManualClock(), TOMBSTONE_US),
     "renew": lambda c: settle.renew(c, LEASES, START_US),
     "expired": lambda c: statements.expired(c, 100, [], START_US),
     "expired of owners": lambda c: statements.expired(c, 100, ["you", "they"], START_US),
@@ -97,7 +97,9 @@ HOT: dict[str, Callable[[Connection], object]] = {
     "remove": lambda c: statements.remove(c, 3, START_US, TOMBSTONE_US),
     "settle kept": lambda c: settle.settle(c, [Settlement(x, Complete()) for x in LEASES], START_US, 9, KEEPING),
     "settle dropped": lambda c: settle.settle(c, [Settlement(x, DIE) for x in LEASES], START_US, 9, KEEPING),
-    "complete kept": lambda c: settle.complete(c, Settlement(LEASES[0], Complete()), START_US, TOMBSTONE_US, KEEPING),
+    "complete kept": lambda c: settle.complete(
+        c, Settlement(LEASES[0], Complete()), ManualClock(), TOMBSTONE_US, KEEPING
+    ),
     "prune kept": lambda c: statements.prune(c, START_US, TOMBSTONE_US, KEEPING),
     "run_some_again": lambda c: statements.run_some_again(c, "q2", None, START_US, START_US, 10),
     "run_some_again for a reason": lambda c: statements.run_some_again(c, "q2", "retries", START_US, START_US, 10),

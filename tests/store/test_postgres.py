@@ -54,6 +54,15 @@ class TestThreads(StoreContract):
             yield subject
 
 
+class TestAtOnce(TestThreads):
+    """The same, with claims in one statement where they can be."""
+
+    @pytest.fixture
+    async def subject(self, own: Engine, empty: str) -> AsyncIterator[Subject]:
+        async with sql_subject(ThreadRunner(own, Env()), at_once=True) as subject:
+            yield subject
+
+
 class TestAsyncpg(StoreContract):
     """asyncpg, on the event loop: where no synchronous driver is installed, as psycopg always is."""
 
@@ -70,7 +79,7 @@ class TestAsyncpg(StoreContract):
 
     @pytest.fixture
     async def subject(self, own: AsyncEngine, empty: str) -> AsyncIterator[Subject]:
-        async with sql_subject(AsyncRunner(own, Env())) as subject:
+        async with sql_subject(AsyncRunner(own, Env()), at_once=True) as subject:
             yield subject
 
 

@@ -20,7 +20,7 @@ from hookware.store.sql.rows import to_row
 from hookware.store.sql.schema import make_tables
 from hookware.store.sql.tables import name_table, task_table
 from tests.postgres import PostgresServer
-from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, new_task
+from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, ManualClock, new_task
 
 pytestmark = pytest.mark.postgres
 
@@ -244,7 +244,7 @@ def test_a_row_that_its_handler_is_completing_holds_up_no_other_lease(database: 
     first, second = (task.lease for task in database.run(claim_some(2)))
     until_us = START_US + 2 * LEASE_US
     with database.open() as handlers:
-        assert settle.complete(handlers, Settlement(first, Complete()), START_US, TOMBSTONE_US)
+        assert settle.complete(handlers, Settlement(first, Complete()), ManualClock(), TOMBSTONE_US)
         renewed = database.meanwhile(lambda c: settle.renew(c, [first, second, Lease(3, 1)], until_us))
         # Nobody can take what is locked: its lease is not lost.
         assert renewed.result(PATIENCE_SECONDS) == {1, 2}
@@ -261,7 +261,7 @@ def test_a_row_that_its_handler_is_completing_is_not_taken_back(database: Databa
     found = database.run(lambda c: statements.expired(c, 9, [], START_US + LEASE_US))
     taking_back = [Settlement(task.lease, decision, task.lease_until_us) for task in found]
     with database.open() as handlers:
-        assert settle.complete(handlers, Settlement(found[0].lease, Complete()), START_US, TOMBSTONE_US)
+        assert settle.complete(handlers, Settlement(found[0].lease, Complete()), ManualClock(), TOMBSTONE_US)
         taken = database.meanwhile(lambda c: settle.settle(c, taking_back, START_US, TOMBSTONE_US))
         assert taken.result(PATIENCE_SECONDS) == [False, True]
         handlers.commit()

@@ -19,7 +19,7 @@ from hookware.store.sql.schema import TABLES
 from hookware.store.sql.settle import complete
 from hookware.store.sql.store import SQLStore
 from hookware.store.sql.tables import metadata
-from tests.store.subject import LEASE_US, START_US, TOMBSTONE_US, ManualClock, Subject, new_task
+from tests.store.subject import LEASE_US, TOMBSTONE_US, ManualClock, Subject, new_task
 
 
 class KilledError(Exception):
@@ -160,7 +160,9 @@ async def test_complete_in_the_users_own_transaction(thread_subject: Subject, en
 
     def completed(fence: int, *, commit: bool) -> bool:
         with engine.connect() as connection:
-            done = complete(connection, Settlement(old.lease._replace(fence=fence), Complete()), START_US, TOMBSTONE_US)
+            done = complete(
+                connection, Settlement(old.lease._replace(fence=fence), Complete()), ManualClock(), TOMBSTONE_US
+            )
             (connection.commit if commit else connection.rollback)()
             return done
 

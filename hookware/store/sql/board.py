@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, bindparam, select
 
 from hookware.core.allowance import NO_STATE, Allowance, QueueState, allowance, effective
-from hookware.core.queue import Lane, QueueSettings, by_priority, lane_of
+from hookware.core.queue import DEFAULT_QUEUE, Lane, QueueSettings, by_priority, lane_of
 from hookware.core.rate_limit import Bucket
 from hookware.core.retention import NO_RETENTION, Retention, retention
+from hookware.core.retry import RetryOptions
 from hookware.store.sql import keyed, queues
 from hookware.store.sql.keyed import Turn
 from hookware.store.sql.outlook import Look, Outlook
@@ -18,6 +20,12 @@ from hookware.store.sql.tables import task_table
 
 _SHORTLY_US = 10_000
 """When to look again for a queue whose row another process has locked just now."""
+
+_TRUSTED_SECONDS: Final = 5.0
+"""How long a look is trusted: what is in the way is found out at once, but a look that has become slow is not."""
+
+_ODD_LOOKS: Final = 100
+"""How many looks are taken, two in a claim, after one met tasks which need it."""
 
 _columns = task_table.c
 _DUE = (
@@ -32,6 +40,15 @@ _DUE = (
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
+
+
+class Guess(NamedTuple):
+    """A lane, its queue, how tasks are tried again there that do not say, and the ETA before which none waits."""
+
+    lane: str
+    queue_name: str
+    retry: RetryOptions
+    floor_us: int
 
 
 @dataclass(slots=True)
@@ -49,6 +66,8 @@ class Desk:
     keyed_first: dict[tuple[str, int], bool] = field(default_factory=dict)
     counted: frozenset[str] = frozenset()
     retention: Retention = NO_RETENTION
+    _plain_lane: str | None = DEFAULT_QUEUE
+    _odd_count: int = 0
     _overridden: Mapping[str, QueueState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +85,34 @@ class Desk:
             configured = {name: self.of_queue(name, NO_STATE) for name in self.settings}
             now = {name: self.of_queue(name, state) for name, state in overridden.items()}
             self.retention = retention((configured | now).values())
+
+    def note_lanes(self, seen: Look, now_us: int) -> None:
+        """Take note of a look: it shows whether nothing but the order decides which task is next."""
+        self._odd_count = max(0, self._odd_count - 1)
+        due = [text for text, eta_us in seen.etas.items() if eta_us <= now_us]
+        if due:
+            self._plain_lane = due[0] if len(due) == 1 and self._is_plain(lane_of(due[0]), seen.states) else None
+
+    def note_odd(self) -> None:
+        """Take note that tasks of the plain lane need a closer look: those with names, say, which come in numbers."""
+        self._odd_count = _ODD_LOOKS
+
+    def note_plain(self) -> None:
+        """Take note that they do not."""
+        self._odd_count = 0
+
+    @property
+    def guess(self) -> Guess | None:
+        """Where all that is due most likely lies, with nothing but the order to decide; None: look."""
+        lane = self._plain_lane
+        if lane is None or self._odd_count or self.outlook.age > _TRUSTED_SECONDS or self.outlook.is_slow:
+            return None
+        queue_name = lane_of(lane).queue_name
+        return Guess(lane, queue_name, self.of_queue(queue_name, NO_STATE).retry, self.outlook.floor_us(lane))
+
+    def _is_plain(self, lane: Lane, states: Mapping[str, QueueState]) -> bool:
+        state = states.get(lane.queue_name, NO_STATE)
+        return not (lane.keyed or state.paused or state.overrides or self.of_queue(lane.queue_name, state).is_limited)
 
 
 class Board:
@@ -222,4 +269,5 @@ def look(connection: Connection, exclude: frozenset[str], now_us: int, desk: Des
     """Look at all queues but the excluded ones."""
     seen = desk.outlook.look(connection, now_us, counted=desk.counted)
     desk.learn(seen.states)
+    desk.note_lanes(seen, now_us)
     return Board(desk, seen, exclude, now_us)

@@ -8,7 +8,7 @@ What is due by an ETA from before is found by the next wide look: a release, a p
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Label, String, bindparam, func, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -23,7 +23,9 @@ from hookware.store.sql.tables import queue_table, task_table
 
 EARLIEST_US = -LATEST_US - 1
 
-_SLOW_SECONDS = 0.005
+SLOW_SECONDS: Final = 0.005
+"""What a look takes at most while nothing is in its way."""
+
 _PART_OF_TIME = 1 / 50
 """What wide looks may take of the time, once they are slow."""
 
@@ -44,10 +46,13 @@ _known = _pairs.table_valued("lane", "floor_us").render_derived(name="known")
 _next_eta = select(func.min(_columns.eta_us)).where(
     PENDING, _columns.lane == _known.c.lane, _columns.eta_us >= _known.c.floor_us
 )
+LANES: Final = select(_lanes.c.lane, _first_eta.label("eta_us")).where(_lanes.c.lane.is_not(None))
+"""The lanes in which tasks wait, each with its first ETA."""
+
 # What is set of queues comes with the same question: most often nothing is.
 _nothing: list[Label[Any]] = [literal_column("NULL").label(column.name) for column in SET_COLUMNS]
 _set = select(queue_table.c.name, literal_column("NULL"), *SET_COLUMNS)
-_wide = select(_lanes.c.lane, _first_eta.label("eta_us"), *_nothing).where(_lanes.c.lane.is_not(None))
+_wide = LANES.add_columns(*_nothing)
 _narrow = select(_known.c.lane, _next_eta.scalar_subquery().label("eta_us"), *_nothing)
 # So does how many run in queues with a limit: one that is full then costs nobody a lock.
 _null: ColumnElement[Any] = literal_column("NULL")
@@ -76,12 +81,12 @@ class Outlook:
         self._monotonic = monotonic
         self._floors: dict[str, int] = {}
         self._took = deque([0.0], maxlen=3)
-        self._looked_at = 0.0
+        self._looked_at = float("-inf")
 
     @property
     def is_slow(self) -> bool:
         """Whether wide looks are slow, each of the last ones: one alone may have met a busy machine."""
-        return min(self._took) > _SLOW_SECONDS
+        return min(self._took) > SLOW_SECONDS
 
     def look(self, connection: Connection, now_us: int, *, wide: bool = False, counted: Collection[str] = ()) -> Look:
         """Look where tasks wait, and how many run in the queues `counted`.
@@ -103,6 +108,11 @@ class Outlook:
         states = {row.lane: to_state(row) for row in rows if row.paused is not None}
         others = [row for row in rows if row.eta_us is None and row.paused is None]
         return Look(etas, states, {row.lane: row.tokens for row in others if row.tokens is not None})
+
+    @property
+    def age(self) -> float:
+        """How many seconds ago the latest wide look was; infinite: there was none."""
+        return self._monotonic() - self._looked_at
 
     def floor_us(self, lane: str) -> int:
         """Give the ETA before which no task of a lane waited when it was last looked at."""

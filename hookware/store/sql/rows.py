@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import RowMapping
 
@@ -13,8 +13,18 @@ from hookware.core.queue import lane_of
 from hookware.core.retry import MOST_RETRY, RetryOptions
 from hookware.core.task import MOST_DEADLINE_US, NO_KEYS, Headers, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, TaskInfo
-from hookware.store.sql.tables import TaskRow
+from hookware.store.sql.tables import TaskRow, task_table
 from hookware.store.sql.times import from_now
+
+LEASED_COLUMNS: Final = tuple(
+    task_table.c[name]
+    for name in (
+        "id", "fence", "queue_name", "name", "method", "url", "headers", "body", "eta_us", "attempt_count",
+        "crash_count", "first_attempt_us", "last_status", "retry_options", "deadline_us", "lease_until_us", "depth",
+        "record_count",
+    )
+)  # fmt: skip
+"""What `to_leased` needs of a row."""
 
 MOST_ATTEMPTS = 2**31 - 1
 """What a count of attempts or crashes can hold."""

@@ -14,6 +14,7 @@ from hookware.store.sql.names import drop, named, tombstone, tombstone_name, wis
 from hookware.store.sql.read import chunks, drops, held, keyed
 from hookware.store.sql.rows import MOST_ATTEMPTS
 from hookware.store.sql.tables import task_table
+from hookware.store.sql.times import Clock
 
 __all__ = ["complete", "refusal", "renew", "settle", "tombstone_name"]
 
@@ -56,7 +57,7 @@ def settle(
             releases.setdefault((one.decision.delay_us, one.record is not None), []).append(one)
     ends = [one for one in wanted.values() if isinstance(one.decision, Retry | Die)]
     until_us = min(now_us + tombstone_us, LATEST_US)
-    done = _complete(connection, completes, now_us, tombstone_us, retention)
+    done = _complete(connection, completes, lambda _: now_us, tombstone_us, retention)
     for (delay_us, recorded), released in releases.items():
         changes: dict[str, object] = {"eta_us": min(now_us + delay_us, LATEST_US)} if delay_us else {}
         done |= _release(connection, released, changes | (_RECORDED if recorded else {}))
@@ -65,10 +66,10 @@ def settle(
 
 
 def complete(
-    connection: Connection, ended: Settlement, now_us: int, tombstone_us: int, retention: Retention = NO_RETENTION
+    connection: Connection, ended: Settlement, clock: Clock, tombstone_us: int, retention: Retention = NO_RETENTION
 ) -> bool:
     """End a task in the caller's transaction if the lease still holds; False if it does not: roll back then."""
-    return ended.lease in _complete(connection, [ended], now_us, tombstone_us, retention)
+    return ended.lease in _complete(connection, [ended], clock, tombstone_us, retention)
 
 
 def refusal(connection: Connection, task_id: int) -> str:
@@ -93,30 +94,33 @@ def renew(connection: Connection, leases: Sequence[Lease], lease_until_us: int) 
 
 
 def _complete(
-    connection: Connection, ended: Sequence[Settlement], now_us: int, tombstone_us: int, retention: Retention
+    connection: Connection, ended: Sequence[Settlement], clock: Clock, tombstone_us: int, retention: Retention
 ) -> set[Lease]:
     done: set[Lease] = set()
     kept: set[Lease] = set()
     returned = (_columns.id, _columns.fence, *named(connection))
     for some in chunks([one.lease for one in ended]):
-        rows = _keep(connection, some, now_us, retention)
+        rows = _keep(connection, some, clock, retention)
         kept.update(Lease(row.id, row.fence) for row in rows)
         if len(rows) < len(some):
             rows += connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
         done.update(Lease(task_id, fence) for task_id, fence, _queue_name, _name in rows)
         names = [(task_id, queue_name, name) for task_id, _fence, queue_name, name in rows if name is not None]
         gone = [wish for each in names if (wish := wish_of(*each)) is not None]
-        tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
+        if gone:  # most have no name: the time is not asked for their sake
+            now_us = clock(connection)
+            tombstone(connection, gone, min(now_us + tombstone_us, LATEST_US), now_us)
     # Most have never failed, and those whose queue keeps nothing leave nothing: they ask the database for nothing here.
     attempts.write(connection, [one.record for one in ended if one.record is not None and one.lease in kept])
     attempts.forget(connection, [one.lease.task_id for one in ended if one.has_history and one.lease in done - kept])
     return done
 
 
-def _keep(connection: Connection, leases: Sequence[Lease], now_us: int, retention: Retention) -> list[Any]:
+def _keep(connection: Connection, leases: Sequence[Lease], clock: Clock, retention: Retention) -> list[Any]:
     """Complete those tasks whose queue keeps them; where no queue does, this asks the database nothing."""
     if not retention.completed_us:
         return []
+    now_us = clock(connection)
     statement = update(task_table).where(*held(leases), _columns.queue_name.in_(sorted(retention.completed_us)))
     # Until when, for processes whose settings do not say it: in place of the lease, which has ended.
     ends = {name: min(now_us + kept_us, LATEST_US) for name, kept_us in retention.completed_us.items()}

@@ -1,24 +1,26 @@
 """The store on a SQL database: the statements, each in a transaction of the runner."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
 from hookware.core.history import AttemptRecord
-from hookware.core.lifecycle import State
+from hookware.core.lifecycle import Release, State
 from hookware.core.queue import QueueSettings
 from hookware.core.retention import Retention
 from hookware.core.task import Lease, LeasedTask, NewTask, Progress
 from hookware.env import Env
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
-from hookware.store.sql import attempts, audit, claim, damage, schema, settle, statements, undo
+from hookware.store.sql import attempts, audit, claim, damage, schema, settle, statements, swift, undo
 from hookware.store.sql.board import Desk
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.queues import overridden, set_overrides, set_paused
 from hookware.store.sql.runner import Runner
+from hookware.store.sql.swift import Stamp
 from hookware.store.sql.times import Clock
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ class SQLStore:
         env: for the failpoints, and to see how long it takes to look for due tasks.
         tombstone_us: how long the name of a finished task stays taken.
         queues: the configured settings, by queue.
+        stamp: gives what stands for the database's time in a statement, so that one may be a whole claim.
 
     Attributes:
         runner: where the statements run.
@@ -50,9 +53,10 @@ class SQLStore:
         env: Env,
         tombstone_us: int,
         queues: Mapping[str, QueueSettings] | None = None,
+        stamp: Stamp = lambda: None,
     ) -> None:
         self.runner = runner
-        self._clock = clock
+        self._clock, self._stamp = clock, stamp
         self._desk = Desk(Outlook(env.monotonic), queues or {})
         self._fp = env.fp
         self._tombstone_us = tombstone_us
@@ -98,16 +102,18 @@ class SQLStore:
     async def claim(self, claim: Claim) -> Claimed:
         """Lease due tasks."""
         self._fp("claim.before")
-        claimed, self._last_queue = await self.runner.run(partial(self._claim, claim))
+        claimed = await self._claim_at_once(claim) or await self._claim_by_look(claim)
         self._fp("claim.committed")
         return claimed
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Carry out decisions, fenced."""
         self._fp("settle.before")
-        accepted = await self.runner.run(partial(self._settle, settlements))
+        done = await self._complete_at_once(settlements)
+        left = [one for one in settlements if one.lease not in done]
+        accepted = iter(await self.runner.run(partial(self._settle, left)) if left else ())
         self._fp("settle.committed")
-        return accepted
+        return [one.lease in done or next(accepted) for one in settlements]
 
     async def expired(self, limit: int, owners: Sequence[str] = ()) -> list[LeasedTask]:
         """List leased tasks whose lease has ended, or whose owner is one of `owners`."""
@@ -255,6 +261,34 @@ class SQLStore:
             answer = claim.claim(connection, *given)
         self._fp("claim.updated")
         return answer
+
+    async def _complete_at_once(self, settlements: Sequence[Settlement]) -> set[Lease]:
+        """Complete tasks in one statement, if that is all there is to do; which those were."""
+        leases = {one.lease for one in settlements if one.is_simple}
+        if len(leases) < len(settlements) or not leases or self._stamp() is None:
+            return set()
+        return await self.runner.run(lambda c: swift.complete(c, [*leases], self.retention), single=True)
+
+    async def _claim_by_look(self, wish: Claim) -> Claimed:
+        claimed, self._last_queue = await self.runner.run(partial(self._claim, wish))
+        return claimed
+
+    async def _claim_at_once(self, wish: Claim) -> Claimed | None:
+        """Claim in one statement; None where that is not the way, or there is none."""
+        guess, stamp_us = self._desk.guess, self._stamp()
+        if guess is None or stamp_us is None or wish.exclude or wish.limit < 1:
+            return None
+        self._desk.note_odd()  # if it fails, the next claim goes another way
+        claimed, unfit, needs_look = await self.runner.run(lambda c: swift.claim(c, wish, guess, stamp_us), single=True)
+        if not needs_look:
+            self._desk.note_plain()
+        if claimed is None:
+            return None
+        self._last_queue = guess.queue_name
+        if unfit:
+            await self.settle([Settlement(lease, Release()) for lease in unfit])
+            return replace(claimed, next_due_us=0, cleared=True)  # the next claim puts them aside
+        return claimed
 
     def _settle(self, settlements: Sequence[Settlement], connection: Connection) -> list[bool]:
         now_us = self._clock(connection)

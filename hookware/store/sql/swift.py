@@ -1,0 +1,157 @@
+"""Claiming and settling in one statement each, on PostgreSQL, where nothing but the order decides what is next.
+
+A claim as `claim` does it asks seven times: begin, time, look, rows, leases, look, commit. Most often all that is due
+lies in one lane of a queue that has no limits, and has no names to win. Then the database can do the same by itself,
+with one question, which is a transaction of its own. Where it is otherwise it leases nothing, and `claim` has its turn.
+So it is with the ends of tasks that leave nothing behind.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Connection,
+    String,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from hookware.core.lifecycle import State
+from hookware.core.retention import Retention
+from hookware.core.task import Lease, LeasedTask
+from hookware.store.base import LATEST_US, Claim, Claimed
+from hookware.store.sql.board import Guess
+from hookware.store.sql.outlook import LANES, SLOW_SECONDS
+from hookware.store.sql.read import PENDING, keyed
+from hookware.store.sql.rows import LEASED_COLUMNS, MOST_ATTEMPTS, to_leased
+from hookware.store.sql.tables import queue_table, task_table
+from hookware.store.sql.times import STATEMENT_SECONDS, DatabaseTime
+
+Stamp = Callable[[], int | None]
+"""Gives what stands for the database's time in a statement: `from_now(...)`, or a time; None: nothing can."""
+
+_ROW_SECONDS: Final = 0.0002
+"""What leasing one row may take in the database before it counts as slow."""
+
+_columns = task_table.c
+_lane: BindParameter[str] = bindparam("in_lane")
+_moment = select(bindparam("stamp", type_=DatabaseTime()).label("now_us")).cte("moment").prefix_with("MATERIALIZED")
+_now = select(_moment.c.now_us).scalar_subquery()
+_seen = LANES.cte("seen").prefix_with("MATERIALIZED")
+_blocked = exists().where(_seen.c.lane != _lane, _seen.c.eta_us <= _now) | exists().where(
+    queue_table.c.name == bindparam("queue"), (queue_table.c.paused != 0) | queue_table.c.overrides.is_not(None)
+)
+_way = select(_blocked.label("is_blocked")).cte("way").prefix_with("MATERIALIZED")
+_in_the_way = select(_way.c.is_blocked).scalar_subquery()
+_in_lane = (PENDING, _columns.lane == _lane, _columns.eta_us >= bindparam("floor", type_=BigInteger()))
+_needs_look = (
+    _columns.name.is_not(None) | _columns.dedup_key.is_not(None)
+    | (_columns.fence >= LATEST_US) | (_columns.attempt_count >= MOST_ATTEMPTS)
+)  # fmt: skip
+_due = (
+    select(_columns.id, _needs_look.label("needs_look"))
+    .where(*_in_lane, _columns.eta_us <= _now, ~_in_the_way)
+    .order_by(_columns.eta_us, _columns.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True, of=task_table)
+    .cte("due")
+    .prefix_with("MATERIALIZED")
+)
+# An array, because the planner takes a list of unknown length for long, and would read the whole table to join it.
+_ids = func.array(select(_due.c.id).scalar_subquery())
+_all_plain = select(func.coalesce(func.bool_and(~_due.c.needs_look), true())).scalar_subquery()
+_leased = (
+    update(task_table)
+    .where(_columns.id == func.any(_ids), keyed(State.PENDING), _all_plain)
+    .values(
+        state=int(State.LEASED),
+        fence=_columns.fence + 1,
+        owner=bindparam("by"),
+        lease_until_us=func.least(_now, LATEST_US - bindparam("lease_us", type_=BigInteger()))
+        + bindparam("lease_us", type_=BigInteger()),
+        attempt_count=_columns.attempt_count + 1,
+        first_attempt_us=func.coalesce(_columns.first_attempt_us, _now),
+    )
+    .returning(*LEASED_COLUMNS)
+    .cte("leased")
+)
+_next = select(func.min(_columns.eta_us)).where(*_in_lane, _columns.id != func.all(_ids)).scalar_subquery()
+_next_of_others = select(func.min(_seen.c.eta_us)).where(_seen.c.lane != _lane).scalar_subquery()
+_took: Any = literal_column("EXTRACT(EPOCH FROM clock_timestamp() - statement_timestamp())::float8")
+CLAIM: Final = (
+    select(
+        _moment.c.now_us,
+        _in_the_way.label("is_blocked"),
+        _all_plain.label("all_plain"),
+        func.least(_next, _next_of_others).label("next_us"),
+        _took.label("took"),
+        *_leased.c,
+    )
+    .select_from(_moment.outerjoin(_leased, true()))
+    .order_by(_leased.c.eta_us, _leased.c.id)
+)
+
+_patience: Any = func.set_config("lock_timeout", bindparam("patience", f"{STATEMENT_SECONDS}s"), true())
+_wait = select(_patience).cte("wait").prefix_with("MATERIALIZED")
+_ids_and_fences = (bindparam("ids", type_=ARRAY(BigInteger)), bindparam("fences", type_=ARRAY(BigInteger)))
+_held = func.unnest(*_ids_and_fences).table_valued("id", "fence").render_derived(name="held")
+COMPLETE: Final = (
+    delete(task_table)
+    .where(select(_wait).scalar_subquery().is_not(None))  # asked first: nothing waits longer for another's lock
+    .where(_columns.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
+    .where(tuple_(_columns.id, _columns.fence).in_(select(_held.c.id, _held.c.fence)))
+    .where(keyed(State.LEASED), _columns.name.is_(None))
+    .where(_columns.queue_name != func.all(bindparam("kept", type_=ARRAY(String))))
+    .returning(_columns.id, _columns.fence)
+)
+
+
+class Swift(NamedTuple):
+    """What came of a claim in one statement.
+
+    `claimed` is None where nothing is leased, because something was in the way. `unfit` are leased, and cannot run.
+    `needs_look`: what there is needs the other way; or the database took long, whatever this process did meanwhile.
+    """
+
+    claimed: Claimed | None
+    unfit: list[Lease]
+    needs_look: bool
+
+
+def claim(connection: Connection, wish: Claim, guess: Guess, stamp_us: int) -> Swift:
+    """Lease due tasks of the lane in which they most likely lie; `stamp_us` stands for the database's time."""
+    given = {
+        "in_lane": guess.lane, "queue": guess.queue_name, "floor": guess.floor_us, "most": wish.limit,
+        "by": wish.owner, "lease_us": wish.lease_us, "stamp": stamp_us,
+    }  # fmt: skip
+    rows = connection.execute(CLAIM, given).all()
+    first = rows[0]
+    if first.is_blocked or not first.all_plain:
+        return Swift(None, [], not first.all_plain)
+    tasks: list[LeasedTask] = []
+    unfit: list[Lease] = []
+    for row in rows if first.id is not None else []:
+        try:
+            tasks.append(to_leased(row._mapping, first.now_us, guess.retry))
+        except ValueError:
+            unfit.append(Lease(row.id, row.fence))
+    until_next_us = None if first.next_us is None else max(0, first.next_us - first.now_us)
+    was_slow = rows[-1].took > SLOW_SECONDS + len(rows) * _ROW_SECONDS
+    return Swift(Claimed(tasks, until_next_us), unfit, was_slow or bool(unfit))
+
+
+def complete(connection: Connection, leases: Sequence[Lease], retention: Retention) -> set[Lease]:
+    """Remove tasks that are held under these leases, and leave nothing behind; which those were."""
+    ids, fences = [lease.task_id for lease in leases], [lease.fence for lease in leases]
+    given = {"ids": ids, "fences": fences, "kept": [*retention.completed_us]}
+    return {Lease(row.id, row.fence) for row in connection.execute(COMPLETE, given)}
