@@ -232,7 +232,7 @@ class Dispatcher:
         for attempt in claimed:
             self._attempts[attempt.lease] = attempt
             self._recorder.hold(attempt)
-            self._foreground.began(attempt)
+            self._foreground.claimed(attempt)
             deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
             lease, sent_at = attempt.lease, attempt.claimed_at
             self._heartbeat.hold(

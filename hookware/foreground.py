@@ -27,6 +27,9 @@ HOLD_SECONDS: Final = 0.05
 FRESH_SECONDS: Final = 0.01
 """How long a task has the process for itself, unless it ends before. After that it most likely waits for something."""
 
+CLAIMED_AT_ONCE: Final = 4
+"""How many tasks one claim may bring while users are there, where claims keep nobody from writing."""
+
 PROBE_SECONDS: Final = 0.02
 """How long the probe sleeps; what it wakes up too late is the lag."""
 
@@ -50,17 +53,19 @@ class Rule:
 
     Args:
         concurrency: how many tasks may run at once when no user is there.
+        claimed_at_once: how many may be claimed at once while users are there.
 
     Attributes:
         limit: how many may run at once while users are there; from 1 to `concurrency`.
     """
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, claimed_at_once: int = 1) -> None:
         self.limit = concurrency
-        self._concurrency = concurrency
+        self._concurrency, self._claimed_at_once = concurrency, claimed_at_once
         self._unanswered: dict[object, float] = {}
         self._seen_at = float("-inf")
         self._claimed: set[object] = set()
+        self._to_begin: set[object] = set()
         self._fresh: object = None
         self._fresh_until = float("-inf")
         self._lags: list[float] = []
@@ -77,14 +82,20 @@ class Rule:
         if self._unanswered.pop(request, None) is not None:
             self._seen_at = now
 
-    def began(self, task: object, now: float) -> None:
-        """Note that a task is claimed, and again that it begins: for a moment nothing else is to begin."""
+    def claimed(self, task: object) -> None:
+        """Note that a task is claimed, and is about to begin."""
         self._claimed.add(task)
+        self._to_begin.add(task)
+
+    def began(self, task: object, now: float) -> None:
+        """Note that a claimed task begins: for a moment nothing else is to begin."""
+        self._to_begin.discard(task)
         self._fresh, self._fresh_until = task, now + FRESH_SECONDS
 
     def ended(self, task: object) -> None:
         """Note that a task has given its slot back."""
         self._claimed.discard(task)
+        self._to_begin.discard(task)
         if self._fresh == task:
             self._fresh = None
 
@@ -122,11 +133,12 @@ class Rule:
     def room(self, running: int, now: float) -> int:
         """How many tasks may be claimed now, with so many running.
 
-        One at a time while users are there: a claim of many is a long transaction, and they would begin together.
+        Few at a time while users are there, and none before those have begun: they would wait for each other here,
+        and not where another process could take them.
         """
         if self.presence(now) == 0:
             return max(0, self._concurrency - running)
-        return 1 if running < self.limit else 0
+        return max(0, min(self._claimed_at_once, self.limit - running))
 
     def pause(self, since: float, now: float, task: object = None) -> float:
         """How many seconds to wait before the next claim, or before a claimed `task` begins; then ask again.
@@ -138,20 +150,26 @@ class Rule:
             return 0.0
         hold = since + HOLD_SECONDS - now if self.unanswered(now) else 0.0
         fresh = self._fresh_until - now if self._fresh not in (None, task) else 0.0
-        return max(0.0, hold, fresh)
+        others = FRESH_SECONDS if task is None and self._to_begin else 0.0
+        return max(0.0, hold, fresh, others)
 
 
 class Foreground:
     """Applies the rule in one process: knows its requests, measures its event loop, and lets tasks wait.
 
     With `foreground_first=False`, and where no requests are served, it changes nothing.
+
+    Args:
+        env: for the clock.
+        config: says whether it is on, and how many slots there are.
+        claims_alone: a claim keeps others from writing, as on SQLite: it is to be as short as it can be.
     """
 
-    def __init__(self, env: Env, config: Config) -> None:
+    def __init__(self, env: Env, config: Config, *, claims_alone: bool = True) -> None:
         self._env = env
         self._on = config.foreground_first
         self._concurrency = config.concurrency
-        self._rule = Rule(config.concurrency)
+        self._rule = Rule(config.concurrency, 1 if claims_alone else CLAIMED_AT_ONCE)
         self._waiting: dict[Wake, None] = {}  # a set that keeps their order
         self._begin_to_probe = Wake()
         self._probes = False
@@ -216,10 +234,15 @@ class Foreground:
             finally:
                 del self._waiting[wake]
 
-    def began(self, task: object) -> None:
-        """Note that a task is claimed, and again that it begins."""
-        self._rule.began(task, self._env.monotonic())
+    def claimed(self, task: object) -> None:
+        """Note that a task is claimed."""
+        self._rule.claimed(task)
         self._probe_if_it_matters()
+
+    def began(self, task: object) -> None:
+        """Note that a claimed task begins."""
+        self._rule.began(task, self._env.monotonic())
+        self._let_look_again()
 
     def ended(self, task: object) -> None:
         """Note that a task has given its slot back."""

@@ -209,7 +209,7 @@ def test_the_lag_is_worth_knowing_only_while_users_and_tasks_are_there() -> None
     rule = Rule(8)
     rule.arrived("a", 0.0)
     assert not rule.matters(0.0)
-    rule.began("one", 0.0)
+    rule.claimed("one")
     assert rule.matters(0.0)
     assert not rule.matters(PRESENCE_SECONDS)
     rule.ended("one")
@@ -250,7 +250,7 @@ async def test_the_probe_measures_from_the_first_request_that_meets_a_task_until
     async with anyio.create_task_group() as loops:
         loops.start_soon(foreground.probe)
         await anyio.wait_all_tasks_blocked()
-        foreground.began("one")
+        foreground.claimed("one")
         await anyio.wait_all_tasks_blocked()
         assert rule.lags == []
         with foreground.request(send_nothing):
@@ -262,7 +262,7 @@ async def test_the_probe_measures_from_the_first_request_that_meets_a_task_until
         assert len(rule.lags) >= PRESENCE_SECONDS / 0.05
         count = len(rule.lags)
         foreground.ended("one")
-        foreground.began("two")
+        foreground.claimed("two")
         with foreground.request(send_nothing):
             pass
         with anyio.fail_after(10):

@@ -176,7 +176,7 @@ def _do(connection: Connection, action: Action, ids: Sequence[int], now_us: int,
 
 def _delete(connection: Connection, ids: Sequence[int], now_us: int, rules: Rules) -> int:
     removed = delete(task_table).where(_tasks.id.in_(ids), ~keyed(State.LEASED))
-    rows = connection.execute(removed.returning(_tasks.id, *names.named(connection), _tasks.state)).all()
+    rows = connection.execute(removed.returning(_tasks.id, *names.named(connection.dialect.name), _tasks.state)).all()
     attempts.forget(connection, [row.id for row in rows])
     held = [names.wish_of(row.id, row.queue_name, row.name) for row in rows if row.state != State.COMPLETED]
     wishes = [wish for wish in held if wish is not None]

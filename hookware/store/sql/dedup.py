@@ -100,7 +100,7 @@ class _Rivals:
         self._locked = {task.id for task in tasks}
         self._key_of: dict[int, Key] = {}
         self._too_many: set[Key] = set()
-        statement = _WAITING.add_columns(*names.named(connection)).limit(_MOST_AT_ONCE)
+        statement = _WAITING.add_columns(*names.named(connection.dialect.name)).limit(_MOST_AT_ONCE)
         for key in dict.fromkeys(keys.values()):
             found = connection.execute(statement, {"queue": key[0], "dedup": key[1]}).all()
             self.groups[key] = [Waiting(row.id, "replace" if row.replaces else "skip") for row in found]

@@ -91,10 +91,10 @@ def tombstoned(connection: Connection, queue_name: str, names: Sequence[str], no
     return {name for name, (_holder, expires_us) in held.items() if expires_us is not None}
 
 
-def named(connection: Connection) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+def named(dialect_name: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
     """Give what a DELETE of tasks is to return for `wish_of`: SQLite gives text as bytes, which may be no text."""
     columns = (_tasks.queue_name, _tasks.name)
-    if connection.dialect.name != "sqlite":
+    if dialect_name != "sqlite":
         return columns
     queue_name, name = (cast(column, LargeBinary).label(column.name) for column in columns)
     return queue_name, name

@@ -1,9 +1,10 @@
 """Settling: what a decision does to the row, fenced, many in few statements."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, delete, func, select, update
+from sqlalchemy import Connection, Executable, Row, bindparam, case, delete, func, select, tuple_, update
 
 from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, State
 from hookware.core.retention import NO_RETENTION, Retention
@@ -98,12 +99,11 @@ def _complete(
 ) -> set[Lease]:
     done: set[Lease] = set()
     kept: set[Lease] = set()
-    returned = (_columns.id, _columns.fence, *named(connection))
     for some in chunks([one.lease for one in ended]):
         rows = _keep(connection, some, clock, retention)
         kept.update(Lease(row.id, row.fence) for row in rows)
         if len(rows) < len(some):
-            rows += connection.execute(delete(task_table).where(*held(some)).returning(*returned)).all()
+            rows += _remove(connection, some)
         done.update(Lease(task_id, fence) for task_id, fence, _queue_name, _name in rows)
         names = [(task_id, queue_name, name) for task_id, _fence, queue_name, name in rows if name is not None]
         gone = [wish for each in names if (wish := wish_of(*each)) is not None]
@@ -116,6 +116,25 @@ def _complete(
     return done
 
 
+def _remove(connection: Connection, leases: Sequence[Lease]) -> list[Any]:
+    one, several = _removals(connection.dialect.name)
+    if len(leases) > 1:
+        return list(connection.execute(several, {"ids": [lease.task_id for lease in leases], "leases": leases}))
+    given = [{"task_id": lease.task_id, "held_fence": lease.fence} for lease in leases]
+    return list(connection.execute(one, given[0]))
+
+
+@cache
+def _removals(dialect_name: str) -> tuple[Executable, Executable]:
+    """Give the statements that remove one task and several, made once: to make one takes longer than to run it."""
+    returned = _columns.id, _columns.fence, *named(dialect_name)
+    one = _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), keyed(State.LEASED)
+    leases = tuple_(_columns.id, _columns.fence).in_(bindparam("leases", expanding=True))
+    several = _columns.id.in_(bindparam("ids", expanding=True)), leases, keyed(State.LEASED)
+    removal = delete(task_table).returning(*returned)
+    return removal.where(*one), removal.where(*several)
+
+
 def _keep(connection: Connection, leases: Sequence[Lease], clock: Clock, retention: Retention) -> list[Any]:
     """Complete those tasks whose queue keeps them; where no queue does, this asks the database nothing."""
     if not retention.completed_us:
@@ -126,7 +145,8 @@ def _keep(connection: Connection, leases: Sequence[Lease], clock: Clock, retenti
     ends = {name: min(now_us + kept_us, LATEST_US) for name, kept_us in retention.completed_us.items()}
     until = case(ends, value=_columns.queue_name)
     statement = statement.values(state=int(State.COMPLETED), ended_us=now_us, owner=None, lease_until_us=until)
-    return list(connection.execute(statement.returning(_columns.id, _columns.fence, *named(connection))))
+    returned = _columns.id, _columns.fence, *named(connection.dialect.name)
+    return list(connection.execute(statement.returning(*returned)))
 
 
 def _release(connection: Connection, released: Sequence[Settlement], changes: Mapping[str, object]) -> set[Lease]:

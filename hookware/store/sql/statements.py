@@ -283,7 +283,7 @@ def note_progress(connection: Connection, notes: Mapping[Lease, Progress]) -> fr
 def remove(connection: Connection, task_id: int, now_us: int, tombstone_us: int) -> bool:
     """Remove a task that is not running and tombstone its name."""
     statement = delete(task_table).where(_columns.id == task_id, ~keyed(State.LEASED))
-    row = connection.execute(statement.returning(*names.named(connection), _columns.state)).one_or_none()
+    row = connection.execute(statement.returning(*names.named(connection.dialect.name), _columns.state)).one_or_none()
     if row is not None:
         attempts.forget(connection, [task_id])
     wish = None if row is None else names.wish_of(task_id, row.queue_name, row.name)
