@@ -116,6 +116,53 @@ async def test_a_limit_that_is_set_meanwhile_is_kept(subject: Subject) -> None:
     assert await subject.claim() == []
 
 
+async def test_a_paused_queue_is_in_nobodys_way(subject: Subject, asked: Asked) -> None:
+    await subject.store.set_paused("waits", True)
+    plain, hurried = new_task("waits"), new_task("waits", keys=Keys(priority=9, fair_key="f"))
+    await subject.add(plain, hurried, *[new_task() for _ in range(3)])
+    assert len(await subject.claim(1)) == 1
+    asked.forget()
+    claimed = await subject.claimed()
+    assert ([task.queue_name for task in claimed.tasks], claimed.next_due_us) == (["default"] * 2, None)
+    assert not claimed.held_back
+    assert asked.went_at_once == [True]
+    await subject.store.set_paused("waits", False)
+    assert len(await subject.claim()) == 2
+
+
+async def test_nor_is_one_whose_slots_are_taken_until_one_is_free(subject: Subject, asked: Asked) -> None:
+    await subject.add(*[new_task("two-at-once") for _ in range(4)])
+    first, _second = await subject.claim()
+    await subject.add(*[new_task() for _ in range(3)])
+    await subject.claim(1)
+    asked.forget()
+    claimed = await subject.claimed(1)
+    assert ([task.queue_name for task in claimed.tasks], claimed.next_due_us) == (["default"], 0)
+    claimed = await subject.claimed(1)
+    assert ([task.queue_name for task in claimed.tasks], claimed.next_due_us) == (["default"], None)
+    assert claimed.held_back
+    assert asked.went_at_once == [True, True]
+    assert await subject.settle(first.lease, Complete())
+    assert [task.queue_name for task in await subject.claim()] == ["two-at-once"]
+
+
+async def test_nor_is_it_when_the_lease_of_one_that_took_a_slot_has_ended(subject: Subject) -> None:
+    await subject.add(*[new_task("two-at-once") for _ in range(4)])
+    assert len(await subject.claim()) == 2
+    await subject.add(*[new_task() for _ in range(2)])
+    await subject.claim(1)
+    subject.clock.advance(LEASE_US)
+    assert sorted(task.queue_name for task in await subject.claim()) == ["default", "two-at-once", "two-at-once"]
+
+
+async def test_a_limit_that_is_another_one_meanwhile_is_looked_at(subject: Subject) -> None:
+    await subject.add(*[new_task("two-at-once") for _ in range(4)], new_task())
+    assert len(await subject.claim()) == 3
+    await subject.store.set_overrides("two-at-once", {"max_concurrent_requests": 3})
+    await subject.add(new_task())
+    assert sorted(task.queue_name for task in await subject.claim()) == ["default", "two-at-once"]
+
+
 @pytest.mark.parametrize("queue_name", ["two-at-once", "one-a-second", "stopped"])
 async def test_a_queue_with_a_limit_goes_the_longer_way(subject: Subject, asked: Asked, queue_name: str) -> None:
     await subject.add(*[new_task(queue_name) for _ in range(9)])

@@ -43,12 +43,16 @@ _DUE = (
 
 
 class Guess(NamedTuple):
-    """A lane, its queue, how tasks are tried again there that do not say, and the ETA before which none waits."""
+    """A lane, its queue, how tasks are tried again there that do not say, and the ETA before which none waits.
+
+    `limits` are how many tasks may run at once in those queues whose full slots alone keep tasks waiting.
+    """
 
     lane: str
     queue_name: str
     retry: RetryOptions
     floor_us: int
+    limits: Mapping[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -89,7 +93,7 @@ class Desk:
     def note_lanes(self, seen: Look, now_us: int) -> None:
         """Take note of a look: it shows whether nothing but the order decides which task is next."""
         self._odd_count = max(0, self._odd_count - 1)
-        due = [text for text, eta_us in seen.etas.items() if eta_us <= now_us]
+        due = [text for text, eta_us in seen.etas.items() if eta_us <= now_us and not self._is_shut(text, seen)]
         if due:
             self._plain_lane = due[0] if len(due) == 1 and self._is_plain(lane_of(due[0]), seen.states) else None
 
@@ -108,7 +112,19 @@ class Desk:
         if lane is None or self._odd_count or self.outlook.age > _TRUSTED_SECONDS or self.outlook.is_slow:
             return None
         queue_name = lane_of(lane).queue_name
-        return Guess(lane, queue_name, self.of_queue(queue_name, NO_STATE).retry, self.outlook.floor_us(lane))
+        limits = {name: most for name in self.counted if (most := self._limit(name)) is not None}
+        return Guess(lane, queue_name, self.of_queue(queue_name, NO_STATE).retry, self.outlook.floor_us(lane), limits)
+
+    def _limit(self, queue_name: str) -> int | None:
+        """Give how many tasks of a queue may run at once, as it is configured."""
+        return self.of_queue(queue_name, NO_STATE).max_concurrent_requests
+
+    def _is_shut(self, text: str, seen: Look) -> bool:
+        """Say whether a claim in one statement sees by itself that nothing of a lane may begin."""
+        name = lane_of(text).queue_name
+        state, limit = seen.states.get(name, NO_STATE), self._limit(name)
+        is_full = limit is not None and not state.overrides and seen.running.get(name, 0) >= limit
+        return state.paused or is_full
 
     def _is_plain(self, lane: Lane, states: Mapping[str, QueueState]) -> bool:
         state = states.get(lane.queue_name, NO_STATE)
