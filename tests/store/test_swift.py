@@ -155,9 +155,14 @@ async def test_nor_is_it_when_the_lease_of_one_that_took_a_slot_has_ended(subjec
     assert sorted(task.queue_name for task in await subject.claim()) == ["default", "two-at-once", "two-at-once"]
 
 
-async def test_a_limit_that_is_another_one_meanwhile_is_looked_at(subject: Subject) -> None:
+async def test_a_limit_that_is_another_one_meanwhile_is_looked_at(subject: Subject, asked: Asked) -> None:
     await subject.add(*[new_task("two-at-once") for _ in range(4)], new_task())
     assert len(await subject.claim()) == 3
+    await subject.add(new_task(), new_task())
+    assert len(await subject.claim(1)) == 1
+    asked.forget()
+    assert len(await subject.claim(1)) == 1
+    assert asked.went_at_once == [True]
     await subject.store.set_overrides("two-at-once", {"max_concurrent_requests": 3})
     await subject.add(new_task())
     assert sorted(task.queue_name for task in await subject.claim()) == ["default", "two-at-once"]
