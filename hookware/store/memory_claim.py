@@ -52,7 +52,7 @@ class Choosing:
     def chosen(self, slots: int) -> list[Row]:
         """Give the rows whose turn it is."""
         due = [name for name, rows in self._waiting.items() if rows[0].eta_us <= self._now_us]
-        order = turn_order(due, self._queues.last_queue)[: max(0, slots)]
+        order = turn_order(due, self._queues.last_queue)
         waiting = {name: min(slots, self._allowed[name].count) for name in order}
         picked: dict[str, list[Row]] = {name: [] for name in order}
         while more := {name: n for name, n in share_slots(waiting, slots).items() if n > len(picked[name])}:

@@ -124,7 +124,7 @@ class NamesAndKeysContract:
     async def test_none_gives_way_to_one_whose_name_is_taken(
         self, subject: Subject, limit: int, first: int, second: int
     ) -> None:
-        await subject.add(new_task(name="used"))
+        await subject.add(new_task(name="used", task_id=9))
         await subject.settle((await subject.claim_one()).lease, Complete())
         named = new_task(name="used", task_id=first, keys=SKIP if first < second else REPLACE)
         await subject.insert([named, new_task(task_id=second, keys=SKIP)])

@@ -46,6 +46,18 @@ class LimitContract:
         assert counts == {"two-at-once": 2, "other": 8}
         assert [task.queue_name for task in await subject.claim(10)] == ["other"]
 
+    async def test_a_queue_from_which_nothing_may_begin_takes_no_turn(self, subject: Subject) -> None:
+        """Else a claim of one slot would be in vain, again and again, as long as that queue's turn lasts."""
+        await subject.add(*[new_task("two-at-once") for _ in range(4)])
+        assert len(await subject.claim()) == 2
+        held = Keys(limit_key="k")
+        await subject.add(*[new_task(name, keys=held) for name in ("a", "z") for _ in range(2)])
+        assert len(await subject.claim()) == 2
+        await subject.add(*[new_task("stopped") for _ in range(3)], *[new_task("m") for _ in range(3)])
+        for _ in range(3):
+            assert [task.queue_name for task in await subject.claim(1)] == ["m"]
+        assert await subject.claim(1) == []
+
 
 DAY_US = 86_400 * SECOND_US
 

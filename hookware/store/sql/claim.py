@@ -62,7 +62,7 @@ def claim(
     due = turn_order(board.due_queues, last_queue)
     if not due or wish.limit < 1:
         return Claimed([], *board.until_next()), last_queue
-    rows = _share_out(connection, board, due[: wish.limit], wish.limit)
+    rows = _share_out(connection, board, due, wish.limit)
     tasks, cleared = _lease(connection, rows, board, wish, now_us, tombstone_us)
     begun = {task.id for task in tasks}
     # By the lanes that the rows were found in: what a damaged row says of its queue may not fit.
