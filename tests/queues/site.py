@@ -119,6 +119,7 @@ async def site_on(database: Database, queues: Iterable[Queue] = QUEUES, **option
     )
     outbox = hookware._outbox
     outbox.own_clock = outbox.store._clock = env.clock
+    outbox.store._stamp = (lambda: None) if database.is_sqlite else env.now_us
     await outbox.prepare()
     outbox.running = True  # as while its lifespan runs
     yield Site(hookware, env, awaits=bool(database.driver))

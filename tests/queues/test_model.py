@@ -286,6 +286,7 @@ def ground_on(database: Database) -> Iterator[Ground]:
     hookware = Hookware(engine=engine, env=env, queues=queues, unknown_queues="allow", dispatch=False)
     outbox = hookware._outbox
     outbox.own_clock = outbox.store._clock = env.clock
+    outbox.store._stamp = (lambda: None) if database.is_sqlite else env.now_us
     outbox.running = True
     yield Ground(hookware, env)
     outbox.running = False
