@@ -191,8 +191,7 @@ class Hookware:
             self._refused = error
             return
         self._functions = self._functions_on(self._outbox)
-        claims_alone = self._outbox.write_lock is not None
-        self._foreground = Foreground(self._env, self.config, claims_alone=claims_alone)
+        self._foreground = Foreground(self._env, self.config, claims_alone=self._outbox.write_lock is not None)
         self._insight = Insight(self._outbox)
         self._loops = Loops(self._outbox, self._foreground, self)
         wake_on_commit(self._outbox)

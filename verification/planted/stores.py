@@ -16,7 +16,17 @@ BUGS: tuple[Bug, ...] = (
             "    return by_key, tuple_(_columns.id, _columns.fence).in_(leases), keyed(State.LEASED)\n",
             "    return by_key, keyed(State.LEASED)\n",
         ),
-        ("store/sql/settle.py", ', _columns.fence == bindparam("held_fence"), keyed', ", keyed"),
+        (
+            "store/sql/settle.py",
+            '    _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), keyed(State.LEASED)\n',
+            '    _columns.id == bindparam("task_id"), keyed(State.LEASED)\n',
+        ),
+        (
+            "store/sql/settle.py",
+            'one = _columns.id == bindparam("task_id"), _columns.fence == bindparam("held_fence"), ',
+            'one = _columns.id == bindparam("task_id"), ',
+        ),
+        ("store/sql/settle.py", "expanding=True)), leases, keyed(", "expanding=True)), keyed("),
         (
             "store/sql/settle.py",
             "    return [_take(done, settlement.lease) for settlement in settlements]\n",
@@ -74,8 +84,8 @@ BUGS: tuple[Bug, ...] = (
         breaks("I3", store="sqlite"),
         (
             "store/sql/store.py",
-            "        self._clock = clock\n",
-            "        self._clock = lambda _connection: env.now_us()\n",
+            "        self._clock, self._stamp = clock, stamp\n",
+            "        self._clock, self._stamp = lambda _connection: env.now_us(), stamp\n",
         ),
     ),
     bug(
