@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from benchmarks.handlers import Click
-from benchmarks.systems import INSIDE, make
+from benchmarks.systems import APART, INSIDE, make
 from benchmarks.systems.base import Place, System
 
 
@@ -52,4 +52,4 @@ def served() -> ASGIApp:
     for word in os.environ.get("BENCH_TUNED", "").split():
         attribute, _, value = word.partition("=")
         setattr(system, attribute, int(value))
-    return app_of(system, runs=os.environ["BENCH_RUNS"] == "yes", wraps=name in INSIDE)
+    return app_of(system, runs=os.environ["BENCH_RUNS"] == "yes", wraps=name in INSIDE + APART)

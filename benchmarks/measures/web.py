@@ -1,9 +1,10 @@
 """The whole of it: requests that write a row and leave a task, and tasks that write another row.
 
 uvicorn serves the app, and 32 connections of another process send requests as fast as they are answered. hookware runs
-its tasks in the web process; the peers run them in a process of their own, as their documentation has it. The tasks
-done per second are counted until the last one is in the database, from the first request on. Beside it stand the same
-request without a task, and with Starlette's BackgroundTasks, which forget theirs when the process ends.
+its tasks in the web process, and as `hookware-apart` in a process of their own; so do the peers, as their documentation
+has it. The tasks done per second are counted until the last one is in the database, from the first request on. Beside
+it stand the same request without a task, and with Starlette's BackgroundTasks, which forget theirs when the process
+ends.
 
     python -m benchmarks.measures.web [--sizes 5000] [--quick]
 """
@@ -21,7 +22,7 @@ from typing import Any
 
 from benchmarks.node import ROOT, Node, SystemFailedError, python_of
 from benchmarks.run import Run, alone
-from benchmarks.systems import INSIDE, QUEUES, SQLITE, TASKLESS
+from benchmarks.systems import APART, INSIDE, QUEUES, SQLITE, TASKLESS
 from benchmarks.systems.base import Place
 
 TITLE = "Requests with tasks"
@@ -34,7 +35,8 @@ _DONE_SECONDS = 120.0
 
 def measure(run: Run) -> None:
     """Let all systems serve in turns."""
-    systems = [name for name in (*TASKLESS, *QUEUES) if not name.endswith("route")]  # the task is the same there
+    every = (*TASKLESS, *QUEUES, *APART)
+    systems = [name for name in every if not name.endswith("route")]  # the task is the same there
     for name, requests in run.turns([(n, size) for size in run.sizes((5_000,), (300,)) for n in run.systems(systems)]):
         with run.trying(name):
             database = "SQLite, synchronous=FULL" if name in SQLITE else "PostgreSQL"

@@ -7,6 +7,7 @@ from benchmarks.systems.base import Place, System
 WHERE = {
     "hookware": ("hookware", "HookwareHandlers"),
     "hookware-route": ("hookware", "HookwareRoutes"),
+    "hookware-apart": ("hookware", "HookwareHandlers"),
     "pgqueuer": ("pgqueuer", "PgQueuer"),
     "procrastinate": ("procrastinate", "Procrastinate"),
     "oban": ("oban", "Oban"),
@@ -30,8 +31,10 @@ SQLITE = ("hookware-sqlite", "hookware-sqlite-route", "huey", "no task sqlite", 
 REDIS = ("saq-redis", "arq", "taskiq", "celery")
 INSIDE = ("hookware", "hookware-route", "hookware-sqlite", "hookware-sqlite-route")
 """Those that run their tasks in the web process, so that they need no other one."""
+APART = ("hookware-apart",)
+"""hookware with its tasks in a process of their own, as the peers have them: for the measure of the web."""
 TASKLESS = ("no task", "background", "no task sqlite", "background sqlite")
-QUEUES = tuple(name for name in WHERE if name not in TASKLESS)
+QUEUES = tuple(name for name in WHERE if name not in TASKLESS + APART)
 
 
 def environment_of(name: str) -> str:
