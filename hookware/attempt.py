@@ -35,6 +35,7 @@ class Attempt:
         began_at: when it was first delivered, by `Env.monotonic`; 0: not yet.
         lost: its lease has gone to another attempt, or can no longer be relied on.
         settling: its outcome is being stored.
+        holds_slot: nothing else is to run in its place.
         postponed: it is to be given back and not begun.
         delay_us: for how long nobody is to take it then.
         after: the attempts that must have ended before it begins.
@@ -51,6 +52,7 @@ class Attempt:
         self._conflict_count = 0
         self.lost = False
         self.settling = False
+        self.holds_slot = True
         self.postponed = False
         self.delay_us = 0
         self.after: list[Attempt] = []

@@ -31,6 +31,9 @@ from hookware.slowdown import Slowdown
 from hookware.store.base import Claim, Settlement, Store
 from hookware.supervisor import supervise
 
+_CLAIM_PART = 4
+"""As soon as one of so many slots is free, more is claimed, even before the results of what ran are stored."""
+
 _WRITE_SECONDS = 5.0  # what a database write may take at shutdown
 
 _logger = log_of()
@@ -78,6 +81,7 @@ class Dispatcher:
         self._last_chance = LastChance(config.crash_limit, env)
         # What runs.
         self._attempts: dict[Lease, Attempt] = {}
+        self._settling_count = 0  # of these: they have ended, and wait for their result to be stored
         self._lost = Wake()
         self._idle = anyio.Event()
         # When the claim loop looks again.
@@ -149,7 +153,7 @@ class Dispatcher:
     @property
     def running_count(self) -> int:
         """How many tasks hold a slot here."""
-        return len(self._attempts)
+        return len(self._attempts) - self._settling_count
 
     @property
     def slowed(self) -> dict[str, float]:
@@ -277,7 +281,9 @@ class Dispatcher:
     def _free_slots(self) -> int:
         if self._attempts and self._last_chance.remaining() > 0:
             return 0
-        return self._foreground.room(len(self._attempts))
+        # Others may begin while results are being stored; but where the store takes long, not without end.
+        unsettled = max(0, self._settling_count - self._config.concurrency)
+        return self._foreground.room(len(self._attempts) - self._settling_count + unsettled)
 
     # Settle.
 
@@ -298,7 +304,11 @@ class Dispatcher:
             record, task = self._recorder.of(attempt, decision), attempt.task
             has_history, has_name = task.record_count > 0, task.name is not None
             settlement = Settlement(attempt.lease, decision, record=record, has_history=has_history, has_name=has_name)
+            self._settling_count += 1
+            attempt.holds_slot = False
             self._settler.settle(settlement, lambda: not attempt.lost, settled)
+            if self._free_slots * _CLAIM_PART >= self._config.concurrency:
+                self._waiting.cancel()  # before their results are stored: many have ended
 
     def _settled(self, attempt: Attempt, decision: Decision, seconds: float, waited: float, answer: Answer) -> None:
         try:
@@ -324,6 +334,8 @@ class Dispatcher:
     def _end(self, attempt: Attempt) -> None:
         """Free the slot."""
         self._heartbeat.drop(attempt.lease)
+        self._settling_count -= not attempt.holds_slot
+        attempt.holds_slot = True
         self._attempts.pop(attempt.lease, None)
         self._foreground.ended(attempt)
         attempt.end()

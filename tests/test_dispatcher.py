@@ -355,6 +355,24 @@ async def test_a_task_that_its_handler_completes_is_not_cut_short(caplog: pytest
 # Settle.
 
 
+async def test_others_begin_while_results_are_being_stored_but_not_without_end() -> None:
+    stored = anyio.Event()
+
+    async def hang(name: str) -> None:
+        if name == "settle":
+            await stored.wait()
+
+    async with dispatching(succeed, *[new_task(number) for number in range(1, 10)], concurrency=2) as world:
+        world.store.before = hang
+        await world.until(lambda: len(world.started) == 4)
+        await anyio.wait_all_tasks_blocked()
+        assert len(world.started) == 4
+        assert world.settled == []
+        assert world.dispatcher.running_count == 0
+        stored.set()
+        await world.until(lambda: len(world.settled) == 9)
+
+
 async def test_results_gather_while_one_settle_is_on_its_way() -> None:
     first_is_on_its_way, go_on = anyio.Event(), anyio.Event()
     gate = Gate()
