@@ -82,14 +82,13 @@ class Dispatcher:
         # What runs.
         self._attempts: dict[Lease, Attempt] = {}
         self._settling_count = 0  # of these: they have ended, and wait for their result to be stored
-        self._lost = Wake()
+        self._lost, self._waiting = Wake(), anyio.CancelScope()
         self._idle = anyio.Event()
         # When the claim loop looks again.
         self._hinted = True
         self._held_back = False
         self._due_at = 0.0
         self._ask_at = 0.0
-        self._waiting = anyio.CancelScope()
         self._claims_begun = 0
         self._claims_ended = 0
         # From the start to the end.

@@ -1,13 +1,16 @@
 """A claim in one statement: when it is made, and that it never does what the longer way would not."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from random import Random
 from typing import Any
 
 import pytest
+from anyio import create_task_group, to_thread
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DataError, OperationalError
 
-from hookware.core.lifecycle import Complete, Retry, State
+from hookware.core.lifecycle import Complete, Release, Retry, State
 from hookware.core.task import Keys, Lease
 from hookware.env import Env
 from hookware.store.base import AddResult, Claim, Settlement
@@ -359,3 +362,50 @@ async def test_a_row_that_another_has_locked_is_waited_for_but_not_for_ever(engi
         with pytest.raises(OperationalError, match="lock timeout"):
             completing.execute(swift.COMPLETE, given)
     assert await completed(subject, task.lease) == [True]
+
+
+WORKERS = 4
+ROUNDS = 150
+
+
+async def test_no_task_is_leased_twice_under_one_fence_whoever_else_is_at_it(subject: Subject, engine: Engine) -> None:
+    """Claims of both kinds, results and changes by hand meet all the time; each lease is given once, and in order."""
+    await subject.add(*[new_task(task_id=n) for n in range(1, 41)])
+    given: list[tuple[int, int]] = []
+
+    async def work(store: Subject, seed: int) -> None:
+        chance = Random(seed)
+        for _ in range(ROUNDS):
+            tasks = await store.claim(chance.randint(1, 6))
+            given.extend((task.id, task.fence) for task in tasks)
+            settlements = [
+                Settlement(task.lease, Release() if chance.random() < 0.3 else Retry(0, 500, "no")) for task in tasks
+            ]
+            assert all(await store.store.settle(settlements))
+
+    async def change() -> None:
+        def move(n: int) -> None:
+            with engine.begin() as connection:
+                changed = "UPDATE hookware_task SET eta_us = eta_us - 1 WHERE id % 7 = :n AND state = 0"
+                connection.execute(text(changed), {"n": n % 7})
+
+        for n in range(ROUNDS):
+            await to_thread.run_sync(move, n)
+
+    async with AsyncExitStack() as stack:
+        runners = [ThreadRunner(engine, Env()) for _ in range(WORKERS)]
+        stores = [
+            await stack.enter_async_context(sql_subject(runner, at_once=number > 0))
+            for number, runner in enumerate(runners)
+        ]
+        async with create_task_group() as group:
+            group.start_soon(change)
+            for number, store in enumerate(stores):
+                group.start_soon(work, store, number)
+    assert len(given) == len(set(given)) > ROUNDS
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, fence FROM hookware_task")).all()
+    fences = {row.id: row.fence for row in rows}
+    assert {task_id: sorted(f for i, f in given if i == task_id) for task_id in fences} == {
+        task_id: list(range(1, fence + 1)) for task_id, fence in fences.items()
+    }
