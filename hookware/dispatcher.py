@@ -149,6 +149,10 @@ class Dispatcher:
         next_due_us = await self._store.next_due()
         return next_due_us != 0 and self._claims_begun == begun
 
+    async def until_idle(self) -> None:
+        """Wait until nothing runs here, and what came of it is stored."""
+        await self._until_idle(float("inf"))
+
     @property
     def running_count(self) -> int:
         """How many tasks hold a slot here."""

@@ -60,7 +60,7 @@ class Gate:
         self._opened.set()
 
     async def claim(self, claim: Claim) -> Claimed:
-        """Wait until the test asks, and lease one task; whatever was leased before has ended."""
+        """Wait until the test asks, and lease one task; whatever was leased before has run."""
         self._reached.set()
         await self._opened.wait()
         if self._closed:
@@ -169,6 +169,7 @@ class Steps(Processing):
         while (task := await self._gate.let_one_through()) is None:
             if not self._gate.claimed.cleared:
                 return None
+        await self._dispatcher.until_idle()
         self._begun.add(task.id)
         self._move_count = 0
         planned, raised = self._entrance.fault is not None, self._entrance.raised
