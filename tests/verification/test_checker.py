@@ -115,6 +115,13 @@ LIVES: dict[str, list[Line]] = {
         COMMITTED, node_line("disturbed", 1, until=3.999, why="slow line"), claimed(4, until=34),
         settled(35, "retry", crashed=True, node="n2"), *success(36, 2, 2),
     ],
+    "a claim that was sent just before a handler blocked the loop": [
+        COMMITTED, node_line("blocked", 1, until=20), claimed(20), start(27), end(28), settled(29),
+    ],
+    "a task that its process put off once the clock was set back": [
+        replace(COMMITTED, eta=50.0), claimed(50), line("clock", 50.5, task=0, node="", by=-10.0),
+        settled(51, "release", due=42.0), *success(53, 2, 1),
+    ],
     "a name that is free again": [
         named(1), *CLEAN[1:], named(2, t=200), *(replace(each, task=2, t=each.t + 200) for each in CLEAN[1:]),
     ],
@@ -202,6 +209,9 @@ BROKEN: dict[str, tuple[str, list[Line]]] = {
         FORMULA, claimed(1), start(1), settled(3, "retry", due=9.0), *success(9, 2, 2),
     ]),
     "mangled": ("I21", [COMMITTED, claimed(1), start(1, mangled=True), end(2), settled(3)]),
+    "begun before the time to which its process put it off": ("I3", [
+        COMMITTED, claimed(1), settled(2, "release", due=9.0), *success(5, 2, 1),
+    ]),
     "begun late": ("I15", [COMMITTED, claimed(1), start(6), end(7), settled(8)]),
     "begun at the end of its lease": ("I15", [
         COMMITTED, claimed(1, until=31), node_line("disturbed", 1, until=17, why="hung call"), start(17), end(18),

@@ -190,6 +190,8 @@ class Life:
         self._waiting_since = line.t
         if outcome == "retry":
             self._due = self._due_after(line)
+        elif outcome == "release" and line.due is not None:
+            self._due = line.due  # one that is put off by its process, by a clock that may be set back
         elif outcome in ("complete", "die"):
             self._final = line
 
@@ -307,8 +309,10 @@ class Life:
             yield "I17", f"its node {node} died at {killed:.3f}, and the lease was not taken back by {latest:.3f}"
 
     def _excused(self, claim: Line, until: float) -> bool:
-        # What a claim brings that was long on its way waits for a beat: its lease must surely be held.
-        return self._nodes.disturbed(claim.node, claim.t - STEPS_SECONDS, until)
+        # What a claim brings that was long on its way waits for a beat: its lease must surely be held. It may have been
+        # sent just before a handler blocked the loop.
+        nodes, since = self._nodes, claim.t - STEPS_SECONDS
+        return nodes.disturbed(claim.node, since, until) or nodes.blocked(claim.node, since, until)
 
     def _check_effects(self) -> _Broken:
         if len(self._effects) > 1:

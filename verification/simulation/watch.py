@@ -79,6 +79,6 @@ class Watch:
         if after.state == State.DEAD:
             world.note("settled", outcome="die", reason=after.dead_reason or "", **said)
         elif after.attempt_count < before.attempt_count:
-            world.note("settled", outcome="release", **said)
+            world.note("settled", outcome="release", due=world.seconds(after.eta_us), **said)
         else:
             world.note("settled", outcome="retry", due=world.seconds(after.eta_us), **said)
