@@ -68,7 +68,7 @@ Node = dict[str, Any]
 def claim_at_once(connection: Connection) -> None:
     """Claim in one statement, of a lane in which all have names or are not due: it leases nothing, and looks at all."""
     wish = Claim(owner="me", limit=20, lease_us=LEASE_US)
-    swift.claim(connection, wish, Guess("q3", "q3", DEFAULT_RETRY, 0), START_US)
+    swift.claim(connection, wish, Guess("q3", "q3", DEFAULT_RETRY), START_US)
 
 
 LOOKING = {"claim", "claim at once", "next_due", "expired", "expired of owners", "list"}
@@ -240,7 +240,7 @@ def test_a_claim_at_once_among_a_million_in_one_lane(postgres: PostgresServer) -
     claimed: list[int] = []
 
     def claim_some(connection: Connection) -> None:
-        answer = swift.claim(connection, wish, Guess("q", "q", DEFAULT_RETRY, 0), START_US)
+        answer = swift.claim(connection, wish, Guess("q", "q", DEFAULT_RETRY), START_US)
         assert answer.claimed is not None
         claimed.append(len(answer.claimed.tasks))
 

@@ -75,6 +75,16 @@ async def test_plain_tasks_are_claimed_in_one_statement(subject: Subject, asked:
     assert asked.went_at_once == [True, True]
 
 
+async def test_a_task_that_was_due_long_before_the_last_look_is_not_missed(subject: Subject, asked: Asked) -> None:
+    """As one is that was given back, or added with an ETA that is past, or by a transaction that took long."""
+    await subject.add(new_task(task_id=2))
+    assert await subject.store.next_due() == 0
+    await subject.add(new_task(task_id=1, eta_us=subject.clock.now_us - 3600 * SECOND_US))
+    asked.forget()
+    assert [task.id for task in await subject.claim(1)] == [1]
+    assert asked.went_at_once == [True]
+
+
 async def test_what_is_due_in_another_lane_is_not_passed_over(subject: Subject, asked: Asked) -> None:
     await subject.add(new_task(task_id=1), new_task("other", task_id=2), new_task(keys=Keys(priority=9), task_id=3))
     assert sorted(task.id for task in await subject.claim(2)) == [2, 3]
@@ -200,7 +210,7 @@ async def test_names_are_won_in_their_order_and_looked_at_from_then_on(subject: 
     assert asked.went_at_once[0]
     assert not any(asked.went_at_once[1:])
     asked.forget()
-    await subject.add(new_task())
+    await subject.add(new_task(task_id=5))
     assert len(await subject.claim()) == 1
     assert not any(asked.went_at_once)
 

@@ -43,7 +43,7 @@ _DUE = (
 
 
 class Guess(NamedTuple):
-    """A lane, its queue, how tasks are tried again there that do not say, and the ETA before which none waits.
+    """A lane, its queue, and how tasks are tried again there that do not say.
 
     `limits` are how many tasks may run at once in those queues whose full slots alone keep tasks waiting.
     """
@@ -51,7 +51,6 @@ class Guess(NamedTuple):
     lane: str
     queue_name: str
     retry: RetryOptions
-    floor_us: int
     limits: Mapping[str, int] = {}
 
 
@@ -113,7 +112,7 @@ class Desk:
             return None
         queue_name = lane_of(lane).queue_name
         limits = {name: most for name in self.counted if (most := self._limit(name)) is not None}
-        return Guess(lane, queue_name, self.of_queue(queue_name, NO_STATE).retry, self.outlook.floor_us(lane), limits)
+        return Guess(lane, queue_name, self.of_queue(queue_name, NO_STATE).retry, limits)
 
     def _limit(self, queue_name: str) -> int | None:
         """Give how many tasks of a queue may run at once, as it is configured."""

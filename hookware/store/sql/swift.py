@@ -55,13 +55,12 @@ _given = select(
     bindparam("stamp", type_=DatabaseTime()).label("now_us"),
     cast(bindparam("in_lane"), _text).label("lane"),
     cast(bindparam("of_queue"), _text).label("queue_name"),
-    cast(bindparam("floor"), _big).label("floor_us"),
     cast(bindparam("most"), _big).label("most"),
     cast(bindparam("by"), _text).label("owner"),
     cast(bindparam("for_us"), _big).label("lease_us"),
 ).cte("given")
 _given = _given.prefix_with("MATERIALIZED")
-_now, _lane, _queue, _floor, _most, _owner, _lease = (select(column).scalar_subquery() for column in _given.c)
+_now, _lane, _queue, _most, _owner, _lease = (select(column).scalar_subquery() for column in _given.c)
 _seen = LANES.cte("seen").prefix_with("MATERIALIZED")
 _names_and_limits = bindparam("names", type_=ARRAY(_text)), bindparam("limits", type_=ARRAY(_big))
 _limited = func.unnest(*_names_and_limits).table_valued(column("name", _text), column("most", _big))
@@ -88,7 +87,7 @@ _is_set = (queue_table.c.paused != _NONE) | queue_table.c.overrides.is_not(None)
 _blocked = exists().where(*_open, _seen.c.eta_us <= _now) | exists().where(queue_table.c.name == _queue, _is_set)
 _way = select(_blocked.label("is_blocked")).cte("way").prefix_with("MATERIALIZED")
 _in_the_way = select(_way.c.is_blocked).scalar_subquery()
-_in_lane = (PENDING, _columns.lane == _lane, _columns.eta_us >= _floor)
+_in_lane = (PENDING, _columns.lane == _lane)
 _needs_look = (
     _columns.name.is_not(None) | _columns.dedup_key.is_not(None)
     | (_columns.fence >= LATEST_US) | (_columns.attempt_count >= MOST_ATTEMPTS)
@@ -166,7 +165,7 @@ class Swift(NamedTuple):
 def claim(connection: Connection, wish: Claim, guess: Guess, stamp_us: int) -> Swift:
     """Lease due tasks of the lane in which they most likely lie; `stamp_us` stands for the database's time."""
     given = {
-        "in_lane": guess.lane, "of_queue": guess.queue_name, "floor": guess.floor_us, "most": wish.limit,
+        "in_lane": guess.lane, "of_queue": guess.queue_name, "most": wish.limit,
         "by": wish.owner, "for_us": wish.lease_us, "stamp": stamp_us,
         "names": [*guess.limits], "limits": [*guess.limits.values()],
     }  # fmt: skip
