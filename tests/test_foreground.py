@@ -145,6 +145,22 @@ def test_while_users_are_there_one_task_is_claimed_at_a_time() -> None:
     assert [rule.room(running, 1.0) for running in (0, 9, 10)] == [1, 1, 0]
 
 
+def test_where_a_claim_locks_nobody_out_few_are_claimed_at_once_and_none_before_these_have_begun() -> None:
+    rule = Rule(10, claimed_at_once=4)
+    rule.arrived("a", 0.0)
+    rule.answered("a", 0.0)
+    assert [rule.room(running, 1.0) for running in (0, 8, 10)] == [4, 2, 0]
+    for task in ("one", "two"):
+        rule.claimed(task)
+    assert rule.pause(1.0, 1.0) == pytest.approx(FRESH_SECONDS)
+    assert rule.pause(1.0, 1.0, "one") == 0
+    rule.began("one", 1.0)
+    rule.ended("one")
+    assert rule.pause(2.0, 2.0) > 0
+    rule.ended("two")  # given back, without having begun
+    assert rule.pause(2.0, 2.0) == 0
+
+
 def test_a_task_that_has_just_begun_has_the_process_for_itself_until_it_ends_or_waits() -> None:
     rule = Rule(10)
     rule.arrived("a", 0.0)
