@@ -20,12 +20,13 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from hookware import signed_pickle
+from hookware.calling import call
 from hookware.config import Config
 from hookware.core.dotted import dotted_name, is_within, label_of, split_dotted, why_unnamed
 from hookware.core.task import LeasedTask
 from hookware.delivery import delivery_in
 from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskFailure, SingularTaskFailure
-from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter, call
+from hookware.handlers import DEFERRED_URL, TaskHandler, TaskRouter
 
 _JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"

@@ -5,7 +5,7 @@ A handler runs only for a delivery of hookware's own; from the network its path 
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import (
@@ -23,7 +23,6 @@ from typing import (
     overload,
 )
 
-import anyio.to_thread
 from pydantic_core import to_json
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -32,6 +31,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from hookware.calling import call
 from hookware.context import TaskContext, async_request_session, request_session, require_task
 from hookware.core.cron import CronEntry
 from hookware.core.dotted import dotted_name, label_of, why_unnamed
@@ -41,7 +41,6 @@ from hookware.errors import ConfigurationError, InvalidTaskError, PermanentTaskF
 from hookware.keys import OnConflict
 from hookware.signature import Injected, Kind, TaskSignature
 from hookware.taskqueue import Task, TaskRetryOptions
-from hookware.unit_of_work import current_unit
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -198,7 +197,7 @@ class TaskHandler(Generic[P, R]):
     async def serve(self, call: Call, content: Content) -> None:
         """Answer a delivery as `handle` does, with no request but for those that want one: most return nothing."""
         try:
-            result = await self.run(self.signature.read(*content), None)
+            result = await self.run(self.signature.read(*content), None, ends_task=True)
         except HTTPException as error:
             await _refusal(error)(call.scope(), call.receive, call.answer.take)
             raise
@@ -218,29 +217,18 @@ class TaskHandler(Generic[P, R]):
             raise HTTPException(422, str(error)) from None
         return arguments
 
-    async def run(self, arguments: Mapping[str, object], request: Request | None) -> object:
+    async def run(
+        self, arguments: Mapping[str, object], request: Request | None, *, ends_task: bool = False
+    ) -> object:
         """Call the function with the task's arguments and what is injected; give what it returns.
 
-        `request` may be None where it `takes_request` no.
+        `request` may be None where it `takes_request` no. `ends_task`: if it returns nothing, its task is done.
         """
         injected = {name: _inject(what, request) for name, what in self.signature.injected.items()}
         args, kwargs = self.signature.bound({**arguments, **injected})
         function = partial(self.function, *args, **kwargs)
-        return await call(function, is_async=self._is_async, wants_session=self.signature.asks_for(Injected.SESSION))
-
-
-async def call(function: Callable[[], object], *, is_async: bool, wants_session: bool = False) -> object:
-    """Call a plain function in a thread and an async one here; give what it returns, awaited where it must be."""
-    unit = current_unit.get()
-    if not is_async:
-        limiter = None if unit is None else unit.outbox.handler_limiter
-        # A plain function may wrap an async one, as a decorator does; trio wants its coroutine out of sight.
-        (result,) = await anyio.to_thread.run_sync(lambda: [function()], limiter=limiter)
-    else:
-        if unit is not None and wants_session:
-            await unit.open_own_session()
-        result = function()
-    return await result if isinstance(result, Awaitable) else result
+        wants_session = self.signature.asks_for(Injected.SESSION)
+        return await call(function, is_async=self._is_async, wants_session=wants_session, ends_task=ends_task)
 
 
 def _inject(injected: Injected, request: Request | None) -> object:

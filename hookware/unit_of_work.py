@@ -223,16 +223,37 @@ class UnitOfWork:
         if own is None or not (own.used or rows):
             await self._discard_own()
             return
-        complete_too = None
-        if self.delivery is not None and not self.delivery.completed:
-            complete_too = self._complete
-            self.delivery.completing = True
-        line = _line_of_execution()
+        complete_too, line = self._completion(), _line_of_execution()
         self.outbox.env.fp("commit.before")
         limiter = self._commit_limiter(own, writes=bool(rows) or complete_too is not None)
         await self._run(lambda: own.commit_all(rows, complete_too, self._committed, line), limiter)
         self.outbox.env.fp("commit.committed")
         self.outbox.committed(own.task_count)
+
+    def commit_here(self) -> None:
+        """Commit in the thread in which a task's handler has just returned, where nothing has to be waited for.
+
+        `commit` would need another thread for it, which costs more than the commit itself. What is left undone here,
+        it does.
+        """
+        own, delivery = self._own, self.delivery
+        if own is None or not own.connected or self._own_async is not None or own.needs_turn(writes=True):
+            return
+        if self._finished or self.completing or delivery is None or delivery.cut_short:
+            return
+        self._finished = True
+        rows, complete_too = self._take_waiting(), self._completion()
+        self.outbox.env.fp("commit.before")
+        own.commit_all(rows, complete_too, self._committed)
+        self.outbox.env.fp("commit.committed")
+        self.outbox.committed(own.task_count)
+
+    def _completion(self) -> Callable[[Connection], None] | None:
+        """Give what ends the task in the transaction that is about to be committed; None: nothing is to be ended."""
+        if self.delivery is None or self.delivery.completed:
+            return None
+        self.delivery.completing = True
+        return self._complete
 
     def _commit_limiter(self, own: OwnSession, *, writes: bool) -> anyio.CapacityLimiter:
         if not own.connected:
