@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, TypedDict
 
 from hookware.core.headers import check_header, is_forbidden
@@ -34,6 +35,7 @@ MIN_DISPATCH_DEADLINE: Final = timedelta(seconds=15)
 MAX_DISPATCH_DEADLINE: Final = timedelta(hours=24)
 MAX_COUNTDOWN: Final = timedelta(days=30)
 
+_canonical_path: Final = lru_cache(256)(canonical_url)
 _METHODS: Final = ("POST", "GET", "HEAD", "PUT", "DELETE", PULL)
 _TASK_NAME: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
 _QUEUE_NAME: Final = re.compile(rf"[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}")
@@ -165,7 +167,9 @@ def path_and_query(url: str) -> tuple[str, str]:
     if not isinstance(url, str):
         raise TypeError(f"url must be text, got {type(url).__name__}; leave it out for the queue's own path")
     try:
-        path, _, query = (canonical_url(url) if url else "").partition("?")
+        if "?" not in url:  # there are few of these, which come again and again
+            return (_canonical_path(url) if url else ""), ""
+        path, _, query = canonical_url(url).partition("?")
     except ValueError as error:
         raise InvalidUrlError(str(error)) from error
     return path, query

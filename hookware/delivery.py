@@ -51,7 +51,6 @@ class Delivery:
         completed: the handler's own transaction has committed the task's removal.
         completing: its handler's own transaction commits, or has committed, the removal: a lease that is gone says
             nothing any more.
-        cut_short: its time is up: nothing is to be committed any more.
         lease_lost: the task has been cancelled or given to another attempt; whatever this one wrote is rolled back.
         conflict: the handler's transaction met a concurrent one, and this is what the database said.
         collided: it wrote a value that must be unique and was there already, in this try or an earlier one of the
@@ -74,7 +73,6 @@ class Delivery:
         "completing",
         "completion",
         "conflict",
-        "cut_short",
         "failure",
         "lease_lost",
         "on_progress",
@@ -91,7 +89,6 @@ class Delivery:
         self.sees_snapshot = sees_snapshot
         self.completed = False
         self.completing = False
-        self.cut_short = False
         self.lease_lost = False
         self.conflict: str | None = None
         self.failure: BaseException | None = None
@@ -215,7 +212,7 @@ class Call:
     def cut(self) -> None:
         """Cancel the handler."""
         if not (self._is_over or self._cut_short):
-            self._cut_short = self.delivery.cut_short = True
+            self._cut_short = True
             self._cancel_scope.cancel()
             self._alarms.set(self, self._overrun_seconds, self._give_up)
 

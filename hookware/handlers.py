@@ -217,9 +217,7 @@ class TaskHandler(Generic[P, R]):
             raise HTTPException(422, str(error)) from None
         return arguments
 
-    async def run(
-        self, arguments: Mapping[str, object], request: Request | None, *, ends_task: bool = False
-    ) -> object:
+    async def run(self, arguments: Mapping[str, object], request: Request | None, *, ends_task: bool = False) -> object:
         """Call the function with the task's arguments and what is injected; give what it returns.
 
         `request` may be None where it `takes_request` no. `ends_task`: if it returns nothing, its task is done.

@@ -23,7 +23,7 @@ from hookware.delivery import Delivery
 from hookware.errors import BadTransactionStateError, ConfigurationError, SessionError
 from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox
 from hookware.store.sql.own_session import OwnSession
-from hookware.store.sql.row_events import Ending, refuse_conflict
+from hookware.store.sql.row_events import Ending, refuse_conflict, write_new
 from hookware.store.sql.rows import to_object, to_rows
 from hookware.store.sql.tables import TaskRow, task_table
 from hookware.unit_of_work import UnitOfWork, current_unit, warn_left_behind
@@ -207,6 +207,7 @@ class _Ledger:
     """What one session transaction carries, and how it ended.
 
     `reserved` are the tasks that waited for a session: they are put in at its commit, and wait again if it only read.
+    `written` are those that its commit has inserted by itself, and that the session does not hold any more.
     `completes` is the delivery whose task ends with the commit, unless one of `savepoints` is rolled back before.
     """
 
@@ -214,6 +215,7 @@ class _Ledger:
     unit: UnitOfWork | None
     rows: list[TaskRow] = field(default_factory=list)
     reserved: list[TaskRow] = field(default_factory=list)
+    written: list[TaskRow] = field(default_factory=list)
     completes: Delivery | None = None
     savepoints: list[SessionTransaction] = field(default_factory=list)
     ending: Ending | None = None
@@ -310,6 +312,10 @@ def _commits(session: Session) -> None:
         ledger.ending = Ending(session, task, keep=keep, record=record)
     if ledger.rows and ledger.unit is not None:
         ledger.unit.commits_late()  # said before, because the commit that fails is the one that matters
+    session.info[_TRIED] = session.info.get(_TRIED, False) or bool(ledger.rows)
+    written, ledger.rows = write_new(session, ledger.rows, ledger.outbox)
+    session.info[_WROTE] = session.info.get(_WROTE, False) or bool(written)
+    ledger.written += written
 
 
 @event.listens_for(Session, "after_commit")
@@ -321,7 +327,7 @@ def _committed(session: Session) -> None:
     expunged = [row for row in ledger.rows if row not in session]
     if expunged:
         warn_left_behind(_labels(expunged))
-    count = len(ledger.rows) - len(expunged)
+    count = len(ledger.rows) - len(expunged) + len(ledger.written)
     if isinstance(session, OwnSession):
         session.task_count += count  # only a savepoint of the unit's own transaction, which tells of them all
         return

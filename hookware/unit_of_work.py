@@ -236,10 +236,10 @@ class UnitOfWork:
         `commit` would need another thread for it, which costs more than the commit itself. What is left undone here,
         it does.
         """
-        own, delivery = self._own, self.delivery
+        own = self._own
         if own is None or not own.connected or self._own_async is not None or own.needs_turn(writes=True):
             return
-        if self._finished or self.completing or delivery is None or delivery.cut_short:
+        if self._finished or self.completing or self.delivery is None:
             return
         self._finished = True
         rows, complete_too = self._take_waiting(), self._completion()

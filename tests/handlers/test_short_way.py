@@ -1,10 +1,12 @@
 """The short way to a task handler and the whole way through Hookware's middleware: nobody can tell them apart."""
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlmodel import Session
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -12,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hookware import PermanentTaskFailure, TaskContext, TaskHandler, TaskRetryOptions, TaskRouter, taskqueue
+from hookware.core.lifecycle import Complete
+from hookware.delivery import Call
 from hookware.direct import DirectRoutes
 from tests.stage import Stage, Tally
 
@@ -145,3 +149,48 @@ async def test_both_ways_end_alike(stage: Stage, handler: Handler, monkeypatch: 
     monkeypatch.setattr(DirectRoutes, "find", lambda _routes, _path: None)
     assert await outcome_of(stage, handler) == short
     assert len(served) <= 1
+
+
+@pytest.mark.parametrize("way", ["short", "whole"])
+async def test_what_a_plain_handler_wrote_counts_if_it_ends_soon_after_its_deadline(
+    stage: Stage, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_up = threading.Event()
+    cut = Call.cut
+
+    def noting(call: Call) -> None:
+        cut(call)
+        is_up.set()
+
+    monkeypatch.setattr(Call, "cut", noting)
+    if way == "whole":
+        monkeypatch.setattr(DirectRoutes, "find", lambda _routes, _path: None)
+
+    @stage.task_handler("/worker")
+    def writes_late(session: Session) -> None:
+        session.add(Tally(key="late", count=1))
+        session.flush()
+        assert is_up.wait(30)
+
+    async with stage.running():
+        await taskqueue.Queue().add_async(taskqueue.Task(url="/worker", dispatch_deadline=0.2))
+        (settled,) = await stage.settled()
+        assert (settled.decision, stage.tally(), stage.task_count()) == (Complete(), {"late": 1}, 0)
+
+
+async def test_a_plain_handler_needs_one_thread(stage: Stage) -> None:
+    used: list[tuple[str, int]] = []
+
+    @stage.task_handler("/worker")
+    def writes(session: Session) -> None:
+        used.append(("handler", threading.get_ident()))
+        session.add(Tally(key="k", count=1))
+        session.flush()
+
+    event.listen(stage.sync_engine, "commit", lambda _connection: used.append(("commit", threading.get_ident())))
+    async with stage.running():
+        await taskqueue.Queue().add_async(taskqueue.Task(url="/worker"))
+        await stage.settled()
+        assert stage.tally() == {"k": 1}
+    begun = [thread for what, thread in used if what == "handler"]
+    assert used[used.index(("handler", begun[0])) + 1] == ("commit", begun[0])

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Session
@@ -57,6 +57,35 @@ async def test_nor_by_the_next_async_session(database: Database, stored: Stored)
             await session.commit()
     assert stored.task_keys() == ["from another connection"]
     await engine.dispose()
+
+
+class RefusedError(Exception):
+    """What the connection says instead of inserting a task."""
+
+
+@EVERY_DATABASE_ON_A_LOOP
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_commit_that_is_tried_again_after_an_error_brings_its_tasks(
+    engine: Engine, stored: Stored, count: int
+) -> None:
+    refusals = [True]
+
+    def refuse(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if statement.startswith("INSERT INTO hookware_task") and refusals:
+            refusals.clear()
+            raise RefusedError
+
+    async with serving(Hookware(engine=engine, dispatch=False)):
+        event.listen(engine, "before_cursor_execute", refuse)
+        with Session(engine) as session:
+            session.execute(business_table.insert().values(key="row"))
+            for number in range(count):
+                taskqueue.add(f"task {number}", url="/worker", session=session)
+            with pytest.raises(RefusedError):
+                session.commit()
+            assert stored.keys() == set()
+            session.commit()
+    assert stored.keys() == {"row", *(f"task {number}" for number in range(count))}
 
 
 # Serialization failures.

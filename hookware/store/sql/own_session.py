@@ -16,7 +16,9 @@ from sqlalchemy.orm import SessionTransaction
 from hookware.env import in_event_loop
 from hookware.errors import SessionError
 from hookware.store.sql import postgresql, sqlite
+from hookware.store.sql.rows import insert_objects
 from hookware.store.sql.sqlite import WriteLock
+from hookware.store.sql.tables import TaskRow
 
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
@@ -125,7 +127,7 @@ class OwnSession(sqlmodel.Session):
 
     def commit_all(
         self,
-        rows: Sequence[object],
+        rows: Sequence[TaskRow],
         complete: Callable[[Connection], None] | None,
         committed: Callable[[], None],
         line: object | None = None,
@@ -138,9 +140,11 @@ class OwnSession(sqlmodel.Session):
             connection = self.open(line)
             if self.needs_turn(writes=bool(rows) or complete is not None):
                 self._take_turn(connection, line)
-            self.add_all(rows)
+            self.add_all(row for row in rows if row.dedup_key is not None)
             self.task_count += len(rows)
             self.commit()
+            if fresh := [row for row in rows if row.dedup_key is None]:
+                insert_objects(connection, fresh)
             if complete is not None:
                 complete(connection)
             elif connection.dialect.name == "postgresql":

@@ -1,5 +1,7 @@
 """What goes with a task's row in a session of the user's: it is looked where it goes, and what ends leaves its name."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
@@ -12,8 +14,9 @@ from hookware.store.base import LATEST_US
 from hookware.store.sql import attempts
 from hookware.store.sql.dedup import is_waiting
 from hookware.store.sql.names import Wish, tombstone
-from hookware.store.sql.outbox import outbox_of
+from hookware.store.sql.outbox import Outbox, outbox_of
 from hookware.store.sql.refused import waits_already
+from hookware.store.sql.rows import insert_objects
 from hookware.store.sql.tables import TaskRow
 
 
@@ -41,6 +44,24 @@ class Ending:
     def is_committed(self) -> bool:
         """Whether the commit that has just been made has ended the task."""
         return self._row.was_updated if self._keep else inspect(self._row).was_deleted
+
+
+def write_new(session: Session, rows: Sequence[TaskRow], outbox: Outbox) -> tuple[list[TaskRow], list[TaskRow]]:
+    """Insert what no flush has inserted yet, as its session commits; give those, and the others.
+
+    The session has them until that has worked: none of its commits is made without them, not even the one of a handler
+    that tries again after an error. Those with a dedup key are left to the flush, where conflicts are looked for.
+    """
+    fresh = [row for row in rows if row.dedup_key is None and inspect(row).pending]
+    if not fresh:
+        return [], list(rows)
+    connection = session.connection(bind_arguments={"mapper": TaskRow})
+    outbox.check_schema(connection)
+    insert_objects(connection, fresh)
+    for row in fresh:
+        session.expunge(row)
+    written = {id(row) for row in fresh}
+    return fresh, [row for row in rows if id(row) not in written]
 
 
 @event.listens_for(TaskRow, "before_insert")

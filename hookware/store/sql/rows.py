@@ -6,7 +6,8 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping, insert
+from sqlalchemy.orm.attributes import instance_dict
 
 from hookware.core.lifecycle import State
 from hookware.core.queue import lane_of
@@ -25,6 +26,9 @@ LEASED_COLUMNS: Final = tuple(
     )
 )  # fmt: skip
 """What `to_leased` needs of a row."""
+
+_columns = task_table.c
+_INSERT: Final = insert(task_table)
 
 MOST_ATTEMPTS = 2**31 - 1
 """What a count of attempts or crashes can hold."""
@@ -99,9 +103,15 @@ def _rare(task: NewTask) -> dict[str, object]:
 def to_object(task: NewTask, now_us: int | None) -> TaskRow:
     """Give the same as an object that a Session can hold."""
     row = TaskRow()
-    for name, value in to_row(task, now_us).items():
-        setattr(row, name, value)
+    instance_dict(row).update(to_row(task, now_us))  # nobody listens to a new row's attributes
     return row
+
+
+def insert_objects(connection: Connection, rows: Sequence[TaskRow]) -> None:
+    """Insert rows that `to_object` gave, with one statement: a Session's flush takes three times as long for it."""
+    given = [instance_dict(row) for row in rows]
+    names = {name for values in given for name in values if name in _columns}
+    connection.execute(_INSERT, [{name: values.get(name) for name in names} for values in given])
 
 
 def to_leased(
