@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from hookware.core.codec import CODEC_HEADER, Codec
@@ -108,7 +109,7 @@ class Config:
 
     def queue(self, name: str) -> QueueSettings:
         """Give the settings of the queue `name`."""
-        return self.queues.get(name, QueueSettings(name=name))
+        return self.queues.get(name) or _unconfigured(name)
 
     def known_queue(self, name: str) -> QueueSettings:
         """Give the settings of the queue `name`, if it may be used.
@@ -127,6 +128,11 @@ class Config:
         """Give what a decision about `task` depends on: its own retry options, or else its queue's."""
         retry = task.retry or self.queue(task.queue_name).retry
         return Circumstances(retry=retry, now_us=now_us, jitter=jitter, crash_limit=self.crash_limit)
+
+
+@lru_cache(256)
+def _unconfigured(name: str) -> QueueSettings:
+    return QueueSettings(name=name)
 
 
 def check_mode(settings: QueueSettings, *, wants_pull: bool) -> None:

@@ -23,7 +23,7 @@ from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Su
 from hookware.core.queue import CRON_QUEUE
 from hookware.core.task import LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
-from hookware.env import Env, forget_cancellation, start_task
+from hookware.env import Env, forget_cancellation, is_being_cancelled, start_task
 from hookware.errors import describe
 from hookware.log import fields_of, log_of
 from hookware.raised import is_cancellation, is_our_cancellation, is_permanent
@@ -251,8 +251,9 @@ class Call:
                 if not self._cut_short:
                     await self._through_app(way)
             # Nor does a cancellation leave this task that the app has asked for by asyncio's own means.
-            with suppress(anyio.get_cancelled_exc_class()):
-                await forget_cancellation()
+            if is_being_cancelled():
+                with suppress(anyio.get_cancelled_exc_class()):
+                    await forget_cancellation()
         finally:
             self._end()
 

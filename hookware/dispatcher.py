@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from hookware.alarms import Alarms
 from hookware.attempt import Attempt
 from hookware.config import Config
-from hookware.core.lifecycle import Decision, Interrupted, Outcome, Release, Retry, Succeeded, decide
+from hookware.core.lifecycle import COMPLETE, Decision, Interrupted, Outcome, Release, Retry, Succeeded, decide
 from hookware.core.task import Lease
 from hookware.deliverer import Begin, Deliverer
 from hookware.delivery import Delivery
@@ -328,6 +328,8 @@ class Dispatcher:
             self._end(attempt)
 
     def _decide(self, attempt: Attempt, outcome: Outcome) -> Decision:
+        if isinstance(outcome, Succeeded):
+            return COMPLETE  # it depends on nothing else, and most do
         # The database's time, carried on by a clock that never steps.
         elapsed_us = int((self._env.monotonic() - attempt.claimed_at) * 1e6)
         now_us = attempt.task.claimed_us + elapsed_us
@@ -346,7 +348,8 @@ class Dispatcher:
             self._idle.set()
         if self._held_back:
             self._hinted = True  # one of those that wait for another's end may begin now
-        self._waiting.cancel()  # the claim loop looks again: there is a slot, and perhaps a retry to wait for
+        if not self._waiting.cancel_called:
+            self._waiting.cancel()  # the claim loop looks again: there is a slot, and perhaps a retry to wait for
 
     async def _cut_lost_attempts(self) -> None:
         while True:

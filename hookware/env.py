@@ -206,13 +206,19 @@ async def _then(coroutine: Coroutine[Any, Any, None], on_done: Callable[[], None
         on_done()
 
 
-async def forget_cancellation() -> None:
-    """Undo what was asked of this task by asyncio's own `Task.cancel`; it may raise that cancellation once more."""
+def is_being_cancelled() -> bool:
+    """Say whether this task was cancelled by asyncio's own `Task.cancel`."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # another loop than asyncio's
-        return
-    if task is None or not task.cancelling():
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+async def forget_cancellation() -> None:
+    """Undo what was asked of this task by asyncio's own `Task.cancel`; it may raise that cancellation once more."""
+    task = asyncio.current_task() if is_being_cancelled() else None
+    if task is None:
         return
     while task.uncancel():
         pass

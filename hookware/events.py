@@ -101,10 +101,11 @@ class Events:
 
     def emit(self, event: Event) -> None:
         """Log the event and tell the subscribers."""
-        try:
-            _log(event)
-        except Exception:
-            _logger.exception("an event could not be logged")
+        if type(event) is not AttemptStarted or _logger.isEnabledFor(logging.DEBUG):
+            try:
+                _log(event)
+            except Exception:
+                _logger.exception("an event could not be logged")
         for subscriber in self._subscribers:
             try:
                 subscriber(event)

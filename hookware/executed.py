@@ -10,6 +10,8 @@ from hookware.health import Health
 from hookware.store.sql.executed import Ended
 
 _SECONDS = 1.0
+_ENDED = {Complete: Ended(completed=1), Retry: Ended(failed=1), Die: Ended(dead=1)}
+"""What an attempt counts as; one that was given back has not ended."""
 
 
 class Executed:
@@ -44,15 +46,10 @@ class Executed:
         await self._flushing.close()
 
     def _note(self, event: Event) -> None:
-        match event:
-            case AttemptSettled(task=task, decision=Complete(), accepted=True):
-                self._count(task.queue_name, Ended(completed=1))
-            case AttemptSettled(task=task, decision=Retry(), accepted=True):
-                self._count(task.queue_name, Ended(failed=1))
-            case AttemptSettled(task=task, decision=Die(), accepted=True):
-                self._count(task.queue_name, Ended(dead=1))
-            case _:
-                pass  # what was given back has not ended
+        if type(event) is AttemptSettled and event.accepted:
+            ended = _ENDED.get(type(event.decision))
+            if ended is not None:
+                self._count(event.task.queue_name, ended)
 
     def _count(self, queue_name: str, ended: Ended) -> None:
         self._counts[queue_name] = self._counts.get(queue_name, Ended()).plus(ended)

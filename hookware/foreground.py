@@ -120,7 +120,7 @@ class Rule:
 
     def matters(self, now: float) -> bool:
         """Say whether users and tasks are there at once: only then the lag is worth knowing."""
-        return bool(self._claimed) and self.presence(now) > 0
+        return self._seen_at + PRESENCE_SECONDS > now and bool(self._claimed)
 
     def unanswered(self, now: float) -> int:
         """How many requests wait for their answer; those that do so for long are counted no more."""
@@ -250,8 +250,9 @@ class Foreground:
         self._let_look_again()
 
     def _let_look_again(self) -> None:
-        for wake in list(self._waiting):
-            wake.notify()
+        if self._waiting:
+            for wake in list(self._waiting):
+                wake.notify()
 
     # Lag.
 

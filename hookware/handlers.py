@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -189,7 +189,7 @@ class TaskHandler(Generic[P, R]):
         else:
             await response(scope, receive, send)
 
-    @property
+    @cached_property
     def takes_request(self) -> bool:
         """Whether it asks for the request, or for what is made of it."""
         return self.signature.asks_for(Injected.REQUEST) or self.signature.asks_for(Injected.TASK)
@@ -222,8 +222,10 @@ class TaskHandler(Generic[P, R]):
 
         `request` may be None where it `takes_request` no. `ends_task`: if it returns nothing, its task is done.
         """
-        injected = {name: _inject(what, request) for name, what in self.signature.injected.items()}
-        args, kwargs = self.signature.bound({**arguments, **injected})
+        if self.signature.injected:
+            injected = {name: _inject(what, request) for name, what in self.signature.injected.items()}
+            arguments = {**arguments, **injected}
+        args, kwargs = self.signature.bound(arguments)
         function = partial(self.function, *args, **kwargs)
         wants_session = self.signature.asks_for(Injected.SESSION)
         return await call(function, is_async=self._is_async, wants_session=wants_session, ends_task=ends_task)

@@ -4,6 +4,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, Unpack, get_args, get_origin, get_type_hints
 
@@ -83,6 +84,7 @@ class TaskSignature:
             if _is_list(annotation):
                 self._listed.add(parameter.name)
         self._model = self._model_of(fields)
+        self._has_nameless = any(each.kind in _NAMELESS for each in self._signature.parameters.values())
 
     def asks_for(self, injected: Injected) -> bool:
         """Say whether a parameter is filled with this."""
@@ -100,7 +102,7 @@ class TaskSignature:
         """
         carried: Mapping[str, object] | None = None
         try:
-            if content_type.partition(";")[0].strip().lower().endswith("json"):
+            if _is_json(content_type):
                 model = self._model.model_validate_json(body)
             else:
                 carried = self._values(method, content_type, query_string, body)
@@ -127,7 +129,7 @@ class TaskSignature:
 
     def bound(self, values: Mapping[str, object]) -> tuple[tuple[object, ...], Mapping[str, object]]:
         """Give the arguments of the call that fills every parameter: by name, unless some have none."""
-        if not any(parameter.kind in _NAMELESS for parameter in self._signature.parameters.values()):
+        if not self._has_nameless:
             return (), values
         call = inspect.BoundArguments(self._signature, OrderedDict(values))
         return call.args, call.kwargs
@@ -176,13 +178,11 @@ class TaskSignature:
 
     def _values(self, method: str, content_type: str, query_string: bytes, body: bytes) -> Mapping[str, object]:
         decoded = decode_params(method, content_type, query_string, body)
-        several = [name for name, texts in decoded.items() if len(texts) > 1 and self.has(name)]
-        for name in several:
-            if name not in self._listed:
-                raise ValueError(
-                    f"{name!r} comes {len(decoded[name])} times, and takes one value: annotate it as a list"
-                )
-        return {name: texts if name in self._listed else texts[-1] for name, texts in decoded.items()}
+        listed = self._listed
+        for name, texts in decoded.items():
+            if len(texts) > 1 and name not in listed and self.has(name):
+                raise ValueError(f"{name!r} comes {len(texts)} times, and takes one value: annotate it as a list")
+        return {name: texts if name in listed else texts[-1] for name, texts in decoded.items()}
 
     def _refuse_generator(self, function: Callable[..., object]) -> None:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -202,6 +202,11 @@ class TaskSignature:
             raise ConfigurationError(
                 f"{self.label} has a parameter whose annotation cannot be validated: {error}"
             ) from error
+
+
+@lru_cache(64)
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower().endswith("json")
 
 
 def _not_back(name: str, problem: str) -> str:

@@ -45,6 +45,7 @@ def check_header(name: str, value: str) -> None:
         )
 
 
+@lru_cache(32)
 def checked_method(method: str) -> str:
     """Give a request's method as it is; raise ValueError if it is none."""
     if not _METHOD.fullmatch(method):
@@ -130,9 +131,14 @@ def delivery_headers(task: LeasedTask, host: str = "localhost") -> list[tuple[by
 
 def check_names(task: LeasedTask) -> None:
     """Raise ValueError if the name of the task, or of its queue, can stand in no header."""
-    check_header("queue-name", task.queue_name)
+    _check_queue_name(task.queue_name)
     if task.name:
         check_header("task-name", task.name)
+
+
+@lru_cache(256)
+def _check_queue_name(name: str) -> None:
+    check_header("queue-name", name)
 
 
 def _about(task: LeasedTask) -> list[tuple[bytes, bytes]]:

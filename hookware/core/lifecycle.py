@@ -107,6 +107,8 @@ class Die:
     crashed: bool = False
 
 
+COMPLETE: Final = Complete()
+
 Decision = Complete | Retry | Release | Die
 
 
