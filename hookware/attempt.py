@@ -1,5 +1,6 @@
 """A claimed task in its slot: what the dispatcher knows of it, and how often it is delivered."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -55,7 +56,7 @@ class Attempt:
         self.holds_slot = True
         self.postponed = False
         self.delay_us = 0
-        self.after: list[Attempt] = []
+        self.after: Sequence[Attempt] = ()
         self._ended = False
         self._ends: anyio.Event | None = None  # few are waited for
 

@@ -84,7 +84,7 @@ class TaskContext:
         said = checked_progress(done, total, note)
         if said != self._delivery.progress:
             self._delivery.progress = said
-            self._delivery.on_progress(said)
+            self._delivery.on_progress(self._delivery.task.lease, said)
 
     def complete_in(self, session: "Session | AnyAsyncSession") -> None:
         """Let the task's completion commit together with what the handler writes through `session`.

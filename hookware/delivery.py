@@ -21,7 +21,7 @@ from hookware.core.headers import check_names, checked_method, content_type_of, 
 from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import Conflicted, Failed, Interrupted, Outcome, Succeeded
 from hookware.core.queue import CRON_QUEUE
-from hookware.core.task import LeasedTask, Progress
+from hookware.core.task import Lease, LeasedTask, Progress
 from hookware.core.url import split_base_url, split_url
 from hookware.env import Env, forget_cancellation, is_being_cancelled, start_task
 from hookware.errors import describe
@@ -38,6 +38,10 @@ CRON_CLIENT = ("0.1.0.1", 0)
 """The address that deliveries come from: App Engine's."""
 
 _logger = log_of()
+
+
+def _nothing(*_args: object) -> None:
+    pass
 
 
 class Delivery:
@@ -61,7 +65,7 @@ class Delivery:
         refused: the app's own answer was no success, whatever a layer outside of hookware made of it.
         progress: how far it has come, as its handler last said.
         trace: gives what is entered around the app, in the request's own context.
-        on_progress: told of what it says, in whatever thread; it must not block.
+        on_progress: told under which lease it says what, in whatever thread; it must not block.
         answer: what the app has answered; None: it has not been called.
         completion: gives what is to be kept of the attempt if its handler's own transaction ends the task.
     """
@@ -95,9 +99,9 @@ class Delivery:
         self.refused = False
         self.progress: Progress | None = None
         self.trace: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.on_progress: Callable[[Progress], None] = lambda _progress: None
+        self.on_progress: Callable[[Lease, Progress], object] = _nothing
         self.answer: Answer | None = None
-        self.completion: Callable[[], AttemptRecord | None] = lambda: None
+        self.completion: Callable[[], AttemptRecord | None] = _nothing
 
 
 def delivery_in(scope: Mapping[str, object]) -> Delivery | None:

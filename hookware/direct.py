@@ -17,13 +17,16 @@ class DirectRoutes:
 
     def __init__(self, router: TaskRouter, outbox: Outbox) -> None:
         self._router, self._outbox = router, outbox
+        self._known: dict[TaskHandler[..., object], Serve] = {}
 
     def find(self, path: str) -> Serve | None:
         """Give what serves a decoded path; None: it takes a request, or is no task handler's."""
         handler = self._router.find(path)
         if handler is None or handler.takes_request:
             return None
-        return partial(self._serve, handler)
+        if handler not in self._known:
+            self._known[handler] = partial(self._serve, handler)
+        return self._known[handler]
 
     async def _serve(self, handler: "TaskHandler[..., object]", call: Call, content: Content) -> None:
         unit = UnitOfWork(self._outbox, call.delivery)

@@ -115,6 +115,7 @@ class Processing:
             rests=self._rests,
         )
         self._progress = ProgressLog(store, env, events, health)
+        self._note_progress = self._progress.note  # one for all: a method is made anew each time it is asked for
         wake, holds = self._dispatcher.wake, heartbeat.holds
         self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
         self._scheduler, self._has_plans = Scheduler(outbox, plans, health), bool(plans)
@@ -196,7 +197,7 @@ class Processing:
 
     def _deliver(self, delivery: Delivery, alarms: Alarms, on_ended: Callable[[Call], None]) -> Call | Failed:
         if not self._rests(delivery):
-            delivery.on_progress = partial(self._progress.note, delivery.task.lease)
+            delivery.on_progress = self._note_progress
         try:
             delivery.task = decoded(self._outbox.config.codec, delivery.task)
         except Error as error:

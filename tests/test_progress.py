@@ -117,7 +117,7 @@ def test_what_is_no_finite_number_is_refused(which: str, wrong: object) -> None:
 def test_a_note_must_be_a_text_and_is_cut() -> None:
     delivery = Delivery(leased_task())
     heard: list[Progress] = []
-    delivery.on_progress = heard.append
+    delivery.on_progress = lambda _lease, said: heard.append(said)
     task = TaskContext(delivery)
     with pytest.raises(InvalidProgressError, match=r"^note must be a text, got b'x': "):
         task.progress(1, note=b"x")  # type: ignore[arg-type]  # that is what is tried
@@ -128,7 +128,7 @@ def test_a_note_must_be_a_text_and_is_cut() -> None:
 def test_saying_the_same_again_says_nothing() -> None:
     delivery = Delivery(leased_task())
     heard: list[Progress] = []
-    delivery.on_progress = heard.append
+    delivery.on_progress = lambda _lease, said: heard.append(said)
     task = TaskContext(delivery)
     for done in (1, 1, 1, 2, 2, 1):
         task.progress(done)
