@@ -100,7 +100,8 @@ class Deliverer:
         with self._guarded(attempt):
             self._foreground.began(attempt)
             began_at = self._env.monotonic()
-            self._events.emit(AttemptStarted(attempt.task, attempt.late_seconds(began_at)))
+            if self._events.wants(AttemptStarted):
+                self._events.emit(AttemptStarted(attempt.task, attempt.late_seconds(began_at)))
             self._env.fp("dispatch.start")
             attempt.began_at = began_at
             self._call(waiting, attempt)

@@ -310,7 +310,7 @@ class Dispatcher:
             self._settling_count += 1
             attempt.holds_slot = False
             self._settler.settle(settlement, lambda: not attempt.lost, settled)
-            if self._free_slots * _CLAIM_PART >= self._config.concurrency:
+            if not self._waiting.cancel_called and self._free_slots * _CLAIM_PART >= self._config.concurrency:
                 self._waiting.cancel()  # before their results are stored: many have ended
 
     def _settled(self, attempt: Attempt, decision: Decision, seconds: float, waited: float, answer: Answer) -> None:

@@ -89,28 +89,33 @@ class Events:
     """Tells subscribers, and the log, what happened. A subscriber that raises is logged, never obeyed."""
 
     def __init__(self) -> None:
-        self._subscribers: list[Callable[[Event], None]] = []
+        self._subscribers: list[tuple[Callable[[Event], None], type[Event] | None]] = []
 
-    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
-        """Call `subscriber` with every event from now on, on whatever thread it happens."""
-        self._subscribers = [*self._subscribers, subscriber]  # another list: an event may be on its way
+    def subscribe(self, subscriber: Callable[[Event], None], kind: type[Event] | None = None) -> None:
+        """Call `subscriber` with every event from now on, or every one of a kind, on whatever thread it happens."""
+        self._subscribers = [*self._subscribers, (subscriber, kind)]  # another list: an event may be on its way
 
     def unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
         """Do so no longer."""
-        self._subscribers = [each for each in self._subscribers if each != subscriber]
+        self._subscribers = [each for each in self._subscribers if each[0] != subscriber]
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Say whether anybody is to hear of events of a kind: there are many, and none need be made for nobody."""
+        return _logger.isEnabledFor(logging.DEBUG) or any(each[1] in (None, kind) for each in self._subscribers)
 
     def emit(self, event: Event) -> None:
         """Log the event and tell the subscribers."""
-        if type(event) is not AttemptStarted or _logger.isEnabledFor(logging.DEBUG):
-            try:
-                _log(event)
-            except Exception:
-                _logger.exception("an event could not be logged")
-        for subscriber in self._subscribers:
-            try:
-                subscriber(event)
-            except Exception:
-                _logger.exception("a subscriber failed on %s", type(event).__name__)
+        kind = type(event)
+        try:
+            _log(event)
+        except Exception:
+            _logger.exception("an event could not be logged")
+        for subscriber, wanted in self._subscribers:
+            if wanted is None or wanted is kind:
+                try:
+                    subscriber(event)
+                except Exception:
+                    _logger.exception("a subscriber failed on %s", kind.__name__)
 
 
 def _log(event: Event) -> None:

@@ -30,7 +30,7 @@ class Executed:
         self._write, self._events = write, events
         self._counts: dict[str, Ended] = {}
         self._flushing = Flushing("executed", _SECONDS, self._flush, env=env, events=events, health=health)
-        events.subscribe(self._note)
+        events.subscribe(self._note, AttemptSettled)
 
     async def run(self) -> None:
         """Write the counts down until `stop()`."""

@@ -37,7 +37,7 @@ class Minutes:
         self._write, self._events = write, events
         self._gathered: dict[tuple[str, int], Sums] = {}
         self._flushing = Flushing("minutes", _SECONDS, self._flush, env=env, events=events, health=health)
-        events.subscribe(self.note)
+        events.subscribe(self.note, AttemptSettled)
 
     async def run(self) -> None:
         """Write the numbers down until `stop()`."""

@@ -17,11 +17,13 @@ class Slowdown:
 
     def note(self, queue_name: str, outcome: Outcome) -> None:
         """Learn from an attempt of the queue."""
-        now = self._env.monotonic()
         if isinstance(outcome, Succeeded):
-            self._seconds.pop(queue_name, None)
-            self._until.pop(queue_name, None)
-        elif isinstance(outcome, Failed) and outcome.status == 503 and now >= self._until.get(queue_name, 0.0):
+            if self._seconds:
+                self._seconds.pop(queue_name, None)
+                self._until.pop(queue_name, None)
+            return
+        now = self._env.monotonic()
+        if isinstance(outcome, Failed) and outcome.status == 503 and now >= self._until.get(queue_name, 0.0):
             # Attempts that ran side by side and failed together count once.
             seconds = min(self._seconds.get(queue_name, _FIRST_SECONDS / 2) * 2, _LONGEST_SECONDS)
             self._seconds[queue_name] = seconds
