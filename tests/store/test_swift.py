@@ -75,6 +75,19 @@ async def test_plain_tasks_are_claimed_in_one_statement(subject: Subject, asked:
     assert asked.went_at_once == [True, True]
 
 
+async def test_a_process_that_has_nothing_to_do_asks_one_question(subject: Subject, asked: Asked) -> None:
+    assert await subject.store.next_due() is None
+    await subject.add(
+        new_task(task_id=1, countdown_us=3 * SECOND_US), new_task(task_id=2, queue_name="other", countdown_us=SECOND_US)
+    )
+    asked.forget()
+    assert await subject.store.next_due() == SECOND_US
+    subject.clock.advance(SECOND_US)
+    assert await subject.store.next_due() == 0
+    assert asked.went_at_once == [True, True, False]  # what is due in another queue needs a closer look
+    assert len(asked.statements) == 3
+
+
 async def test_a_task_that_was_due_long_before_the_last_look_is_not_missed(subject: Subject, asked: Asked) -> None:
     """As one is that was given back, or added with an ETA that is past, or by a transaction that took long."""
     await subject.add(new_task(task_id=2))
