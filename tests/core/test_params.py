@@ -49,6 +49,21 @@ def test_what_is_encoded_is_decoded_again(params: dict[str, str | list[str]]) ->
     assert sorted(parse_qsl(encoded, keep_blank_values=True)) == sorted((k, v) for k in expected for v in expected[k])
 
 
+@given(st.lists(st.sampled_from(["a", "b", "=", "&", "+", "%", "%2", "%26", "%C3%BC", "%ff", "ü", ";"]), max_size=12))
+def test_whatever_comes_is_read_as_by_the_standard_library(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
+    except ValueError:
+        with pytest.raises(ValueError, match="utf-8"):
+            decode_params("POST", FORM_TYPE, b"", text.encode())
+        return
+    expected: dict[str, list[str]] = {}
+    for name, value in pairs:
+        expected.setdefault(name, []).append(value)
+    assert decode_params("POST", FORM_TYPE, b"", text.encode()) == expected
+
+
 def test_fields_of_the_query_come_before_those_of_the_form() -> None:
     fields = decode_params("POST", "Application/X-WWW-Form-URLEncoded; charset=utf-8", b"a=1&b=", b"a=2&c=x+y")
     assert fields == {"a": ["1", "2"], "b": [""], "c": ["x y"]}
