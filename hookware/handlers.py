@@ -197,7 +197,7 @@ class TaskHandler(Generic[P, R]):
     async def serve(self, call: Call, content: Content) -> None:
         """Answer a delivery as `handle` does, with no request but for those that want one: most return nothing."""
         try:
-            result = await self.run(self.signature.read(*content), None, ends_task=True)
+            result = await self.run(self.signature.read(*content), None, call.answer.succeed)
         except HTTPException as error:
             await _refusal(error)(call.scope(), call.receive, call.answer.take)
             raise
@@ -217,10 +217,12 @@ class TaskHandler(Generic[P, R]):
             raise HTTPException(422, str(error)) from None
         return arguments
 
-    async def run(self, arguments: Mapping[str, object], request: Request | None, *, ends_task: bool = False) -> object:
+    async def run(
+        self, arguments: Mapping[str, object], request: Request | None, succeed: Callable[[], None] | None = None
+    ) -> object:
         """Call the function with the task's arguments and what is injected; give what it returns.
 
-        `request` may be None where it `takes_request` no. `ends_task`: if it returns nothing, its task is done.
+        `request` may be None where it `takes_request` no. `succeed` says that the task is done, if it returns nothing.
         """
         if self.signature.injected:
             injected = {name: _inject(what, request) for name, what in self.signature.injected.items()}
@@ -228,7 +230,7 @@ class TaskHandler(Generic[P, R]):
         args, kwargs = self.signature.bound(arguments)
         function = partial(self.function, *args, **kwargs)
         wants_session = self.signature.asks_for(Injected.SESSION)
-        return await call(function, is_async=self._is_async, wants_session=wants_session, ends_task=ends_task)
+        return await call(function, is_async=self._is_async, wants_session=wants_session, succeed=succeed)
 
 
 def _inject(injected: Injected, request: Request | None) -> object:

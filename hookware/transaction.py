@@ -312,10 +312,16 @@ def _commits(session: Session) -> None:
         ledger.ending = Ending(session, task, keep=keep, record=record)
     if ledger.rows and ledger.unit is not None:
         ledger.unit.commits_late()  # said before, because the commit that fails is the one that matters
-    session.info[_TRIED] = session.info.get(_TRIED, False) or bool(ledger.rows)
-    written, ledger.rows = write_new(session, ledger.rows, ledger.outbox)
-    session.info[_WROTE] = session.info.get(_WROTE, False) or bool(written)
-    ledger.written += written
+    if ledger.rows and _owns_transaction(session):
+        session.info[_TRIED] = True
+        written, ledger.rows = write_new(session, ledger.rows)
+        session.info[_WROTE] = session.info.get(_WROTE, False) or bool(written)
+        ledger.written += written
+
+
+def _owns_transaction(session: Session) -> bool:
+    """Say whether a commit that fails here ends all; else only a flush that fails sees to it that nothing is left."""
+    return isinstance(session, OwnSession) or not isinstance(session.get_bind(mapper=TaskRow), Connection)
 
 
 @event.listens_for(Session, "after_commit")
@@ -367,6 +373,7 @@ def _transaction_ended(session: Session, transaction: SessionTransaction) -> Non
         if ledger.reserved and ledger.unit is not None and not tried:
             ledger.unit.left_behind(_labels(ledger.reserved))  # what only read had nothing else to roll back
         return
+    ledger.rows.extend(ledger.written)
     if ledger.unit is not None and ledger.unit.collects and not wrote:
         ledger.unit.wait_again(ledger.reserved)
     else:

@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from hookware import PermanentTaskFailure, TaskContext, TaskHandler, TaskRetryOptions, TaskRouter, taskqueue
+from hookware import (
+    PermanentTaskFailure,
+    QueueSettings,
+    TaskContext,
+    TaskHandler,
+    TaskRetryOptions,
+    TaskRouter,
+    taskqueue,
+)
 from hookware.core.lifecycle import Complete
 from hookware.delivery import Call
 from hookware.direct import DirectRoutes
@@ -194,3 +202,16 @@ async def test_a_plain_handler_needs_one_thread(stage: Stage) -> None:
         assert stage.tally() == {"k": 1}
     begun = [thread for what, thread in used if what == "handler"]
     assert used[used.index(("handler", begun[0])) + 1] == ("commit", begun[0])
+
+
+async def test_the_attempt_that_a_plain_handlers_own_commit_ends_was_answered_200(stage: Stage) -> None:
+    @stage.task_handler("/worker")
+    def flushes(session: Session) -> None:
+        session.add(Tally(key="k", count=1))
+        session.flush()
+
+    async with stage.running(attempt_history="all", queues=[QueueSettings(retention_seconds=60)]) as hookware:
+        await taskqueue.Queue().add_async(taskqueue.Task(url="/worker"))
+        await stage.settled()
+        (task,) = await hookware.inspector.list_tasks()
+        assert [kept.status for kept in await hookware.inspector.attempts(task.id)] == [200]

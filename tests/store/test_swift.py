@@ -172,6 +172,15 @@ async def test_nor_is_one_whose_slots_are_taken_until_one_is_free(subject: Subje
     assert [task.queue_name for task in await subject.claim()] == ["two-at-once"]
 
 
+async def test_a_task_that_is_due_later_in_a_queue_that_is_full_now_is_not_forgotten(subject: Subject) -> None:
+    await subject.add(*[new_task("two-at-once") for _ in range(2)])
+    assert len(await subject.claim()) == 2
+    await subject.add(new_task("two-at-once", countdown_us=SECOND_US), new_task(), new_task())
+    await subject.claim(1)
+    assert (await subject.claimed()).next_due_us == SECOND_US
+    assert await subject.store.next_due() == SECOND_US
+
+
 async def test_nor_is_it_when_the_lease_of_one_that_took_a_slot_has_ended(subject: Subject) -> None:
     await subject.add(*[new_task("two-at-once") for _ in range(4)])
     assert len(await subject.claim()) == 2

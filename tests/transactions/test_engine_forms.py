@@ -4,15 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from hookware import Hookware, TaskRouter, taskqueue
+from hookware import Hookware, TaskRouter, async_request_session, request_session, taskqueue
 from hookware.errors import SessionError
 from hookware.store.sql.runner import ThreadRunner
+from tests.asgi import request
 from tests.databases import EVERY_POSTGRESQL_DRIVER, POSTGRESQL_ON_A_LOOP, Database, Look
 from tests.serving import Recorder, StartupFailedError, serving
 
@@ -160,6 +161,35 @@ async def test_a_session_that_would_lose_the_task_in_another_schema_is_refused(d
         await add_in_session(engine.execution_options(schema_translate_map={"tenant": "app"}))
     assert look.rows("SELECT count(*) FROM app.hookware_task") == [0]
     assert look.rows("SELECT count(*) FROM hookware_task") == [1]
+    await dispose(engine)
+
+
+@EVERY_POSTGRESQL_DRIVER
+async def test_so_is_a_requests_own_session_that_is_led_there(database: Database, look: Look) -> None:
+    engine = database.user_engine()
+
+    def lead_elsewhere(session: Any) -> None:
+        session.connection(execution_options={"schema_translate_map": {None: "app"}})
+        session.execute(text("SELECT 1"))
+        session.commit()
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if isinstance(engine, Engine):
+            lead_elsewhere(request_session())
+        else:
+            await async_request_session().run_sync(lead_elsewhere)
+        taskqueue.add(url="/worker")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    hookware = Hookware(app, engine=engine, dispatch=False)
+    async with serving(hookware):
+        look.execute("CREATE TABLE app.hookware_task (LIKE hookware_task)")
+        answer = await request(hookware, "/")
+        assert (answer.status, type(answer.error)) == (500, SessionError)
+    assert look.rows("SELECT count(*) FROM app.hookware_task") == [0]
     await dispose(engine)
 
 

@@ -88,6 +88,26 @@ async def test_a_commit_that_is_tried_again_after_an_error_brings_its_tasks(
     assert stored.keys() == {"row", *(f"task {number}" for number in range(count))}
 
 
+async def test_a_transaction_around_the_session_does_not_commit_half_of_a_commit_that_failed(
+    engine: Engine, stored: Stored
+) -> None:
+    async with serving(Hookware(engine=engine, dispatch=False)):
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON hookware_task WHEN new.url = '/refused' "
+                    "BEGIN SELECT raise(ABORT, 'refused'); END"
+                )
+            )
+        with engine.begin() as connection, Session(bind=connection) as session:
+            session.execute(business_table.insert().values(key="row"))
+            for url in ("/worker", "/refused"):
+                taskqueue.add(url=url, session=session)
+            with pytest.raises(IntegrityError):
+                session.commit()
+    assert stored.keys() == set()
+
+
 # Serialization failures.
 
 

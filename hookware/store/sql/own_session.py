@@ -16,7 +16,7 @@ from sqlalchemy.orm import SessionTransaction
 from hookware.env import in_event_loop
 from hookware.errors import SessionError
 from hookware.store.sql import postgresql, sqlite
-from hookware.store.sql.rows import insert_objects
+from hookware.store.sql.row_events import write
 from hookware.store.sql.sqlite import WriteLock
 from hookware.store.sql.tables import TaskRow
 
@@ -144,7 +144,7 @@ class OwnSession(sqlmodel.Session):
             self.task_count += len(rows)
             self.commit()
             if fresh := [row for row in rows if row.dedup_key is None]:
-                insert_objects(connection, fresh)
+                write(connection, fresh)
             if complete is not None:
                 complete(connection)
             elif connection.dialect.name == "postgresql":

@@ -14,7 +14,7 @@ from hookware.store.base import LATEST_US
 from hookware.store.sql import attempts
 from hookware.store.sql.dedup import is_waiting
 from hookware.store.sql.names import Wish, tombstone
-from hookware.store.sql.outbox import Outbox, outbox_of
+from hookware.store.sql.outbox import outbox_of
 from hookware.store.sql.refused import waits_already
 from hookware.store.sql.rows import insert_objects
 from hookware.store.sql.tables import TaskRow
@@ -46,18 +46,24 @@ class Ending:
         return self._row.was_updated if self._keep else inspect(self._row).was_deleted
 
 
-def write_new(session: Session, rows: Sequence[TaskRow], outbox: Outbox) -> tuple[list[TaskRow], list[TaskRow]]:
+def write(connection: Connection, rows: Sequence[TaskRow]) -> None:
+    """Insert new rows without a flush."""
+    outbox = outbox_of(connection.engine)
+    if outbox is not None:
+        outbox.check_schema(connection)
+    insert_objects(connection, rows)
+
+
+def write_new(session: Session, rows: Sequence[TaskRow]) -> tuple[list[TaskRow], list[TaskRow]]:
     """Insert what no flush has inserted yet, as its session commits; give those, and the others.
 
     The session has them until that has worked: none of its commits is made without them, not even the one of a handler
     that tries again after an error. Those with a dedup key are left to the flush, where conflicts are looked for.
     """
-    fresh = [row for row in rows if row.dedup_key is None and inspect(row).pending]
+    fresh = [row for row in rows if inspect(row).pending and row.dedup_key is None]
     if not fresh:
         return [], list(rows)
-    connection = session.connection(bind_arguments={"mapper": TaskRow})
-    outbox.check_schema(connection)
-    insert_objects(connection, fresh)
+    write(session.connection(bind_arguments={"mapper": TaskRow}), fresh)
     for row in fresh:
         session.expunge(row)
     written = {id(row) for row in fresh}

@@ -119,7 +119,9 @@ _leased = (
     .cte("leased")
 )
 _next = select(func.min(_columns.eta_us)).where(*_in_lane, _columns.id != func.all(_ids)).scalar_subquery()
-_next_of_others = select(func.min(_seen.c.eta_us)).where(*_open).scalar_subquery()
+# A queue that is full now may not be so when its next task is due.
+_open_then = (_seen.c.lane != _lane, ~_lies_in(_paused), (_seen.c.eta_us > _now) | ~_lies_in(_full))
+_next_of_others = select(func.min(_seen.c.eta_us)).where(*_open_then).scalar_subquery()
 _took: Any = literal_column("EXTRACT(EPOCH FROM clock_timestamp() - statement_timestamp())::float8")
 CLAIM: Final = (
     select(
