@@ -1,7 +1,8 @@
 """COMMIT: which database transaction a task joins.
 
-A task is an object in the user's own Session: it is inserted by the session's flush, at the latest by its commit,
-expunged by a rolled-back savepoint, dropped by a close, and durable with the commit. `after_commit` only wakes the dispatcher: it is a hint.
+A task is an object in the user's own Session: inserted by the session's flush, at the latest by its commit, expunged
+by a rolled-back savepoint, dropped by a close, and durable with the commit. `after_commit` only wakes the dispatcher:
+it is a hint.
 
 Read `enqueue` first: it is the table of the documentation, in code.
 """
