@@ -69,7 +69,7 @@ BUGS: tuple[Bug, ...] = (
     bug(
         "the effect commits without the completion",
         breaks("I27", store="sqlite"),
-        ("unit_of_work.py", "            complete_too = self._complete\n", "            complete_too = None\n"),
+        ("unit_of_work.py", "        return self._complete\n", "        return None\n"),
     ),
     bug(
         "the response leaves before the commit",
