@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from hookware.env import Env, Wake
-from hookware.events import Events, LoopFailed
+from hookware.events import AttemptStarted, Event, Events, LoopFailed, TasksCommitted
 from hookware.health import Health
 from hookware.log import log_of
 from hookware.supervisor import supervise
@@ -83,6 +83,22 @@ async def test_a_subscriber_that_raises_ends_no_loop() -> None:
     await supervise("loop", body, env=env, events=events, health=Health(env))
     events.emit(LoopFailed("loop", OSError(), 0.0))
     assert len(runs) == 3
+
+
+def test_a_subscriber_of_one_kind_hears_of_no_other_and_what_nobody_wants_need_not_be_made() -> None:
+    events, heard = Events(), list[Event]()
+    assert not events.wants(AttemptStarted)
+    events.subscribe(heard.append, TasksCommitted)
+    assert events.wants(TasksCommitted)
+    assert not events.wants(AttemptStarted)
+    events.emit(LoopFailed("loop", OSError(), 0.0))
+    events.emit(TasksCommitted(3))
+    assert heard == [TasksCommitted(3)]
+    events.subscribe(print)
+    assert events.wants(AttemptStarted)
+    events.unsubscribe(heard.append)
+    events.unsubscribe(print)
+    assert not events.wants(TasksCommitted)
 
 
 @pytest.mark.usefixtures("refused")

@@ -1,5 +1,6 @@
 """A COMMIT that the database refuses: neither its rows nor its lock may stay for the next user of the connection."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -106,6 +107,44 @@ async def test_a_transaction_around_the_session_does_not_commit_half_of_a_commit
             with pytest.raises(IntegrityError):
                 session.commit()
     assert stored.keys() == set()
+
+
+async def test_tasks_that_a_commit_inserted_and_then_failed_are_told_of(
+    database: Database, stored: Stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = database.engine()
+    refuse_at_commit(database, engine)
+    async with serving(Hookware(engine=engine, dispatch=False)):
+        session = Session(engine)
+        session.execute(text("INSERT INTO child VALUES (7)"))
+        taskqueue.add("refused", url="/worker", session=session)
+        with suppress(IntegrityError):
+            session.commit()
+        session.close()
+    assert "1 task(s) were added to a session that was closed without a commit" in caplog.text
+    assert stored.task_keys() == []
+    engine.dispose()
+
+
+async def test_tasks_of_all_kinds_are_inserted_with_one_statement_and_flushed_ones_not_asked_for(
+    engine: Engine, stored: Stored
+) -> None:
+    asked: list[str] = []
+    async with serving(Hookware(engine=engine, dispatch=False)):
+        with Session(engine) as session:
+            taskqueue.add("flushed", url="/worker", session=session)
+            session.flush()
+            session.expire_all()
+            taskqueue.add("plain", url="/worker", session=session)
+            taskqueue.add("urgent", url="/worker", priority=7, session=session)
+            taskqueue.add("fair", url="/worker", fair_key="customer", session=session)
+            event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+            session.commit()
+    assert [statement.split()[0] for statement in asked] == ["INSERT"]
+    assert stored.task_keys() == ["flushed", "plain", "urgent", "fair"]
+    with engine.connect() as connection:
+        fair_keys = connection.execute(text("SELECT fair_key FROM hookware_task ORDER BY id")).scalars().all()
+    assert fair_keys == [None, None, None, "customer"]
 
 
 # Serialization failures.
