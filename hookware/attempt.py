@@ -6,9 +6,11 @@ from typing import Protocol
 
 import anyio
 
-from hookware.core.lifecycle import Conflicted, Outcome
+from hookware.config import Config
+from hookware.core.lifecycle import COMPLETE, Conflicted, Decision, Outcome, Succeeded, decide
 from hookware.core.task import LeasedTask
 from hookware.delivery import Delivery
+from hookware.env import Env
 
 _MOST_CONFLICTS = 20
 
@@ -92,6 +94,14 @@ class Attempt:
             self.waiting.cancel()
         if self.call is not None:
             self.call.cut()
+
+    def decision(self, outcome: Outcome, config: Config, env: Env) -> Decision:
+        """Say what is to become of its task."""
+        if isinstance(outcome, Succeeded):
+            return COMPLETE  # it depends on nothing else, and most do
+        # The database's time, carried on by a clock that never steps.
+        now_us = self.task.claimed_us + int((env.monotonic() - self.claimed_at) * 1e6)
+        return decide(self.task, outcome, config.circumstances(self.task, now_us=now_us, jitter=env.random()))
 
     def may_try_again(self, outcome: Outcome) -> bool:
         """Say whether its transaction met another one, and not too often yet."""

@@ -20,10 +20,10 @@ from hookware.env import Env, start_task
 from hookware.errors import describe
 from hookware.events import AttemptStarted, Events
 from hookware.foreground import Foreground
+from hookware.handoff import STALE_PART
 from hookware.heartbeat import Heartbeat
 from hookware.log import fields_of, log_of
 
-_STALE_PART = 3 / 8  # nothing begins on a lease of which more has gone by: one more beat, and it is given up
 _CONFLICT_SECONDS = 0.02  # how long an attempt waits at the most that met a concurrent transaction
 
 Begin = Callable[[Delivery, Alarms, Callable[[Calling], None]], Calling | Failed]
@@ -81,7 +81,7 @@ class Deliverer:
         )
 
     def _is_stale(self, attempt: Attempt) -> bool:
-        return self._heartbeat.age(attempt.lease) > self._lease_seconds * _STALE_PART
+        return self._heartbeat.age(attempt.lease) > self._lease_seconds * STALE_PART
 
     async def _wait(self, waiting: TaskGroup, attempt: Attempt) -> None:
         with self._guarded(attempt):

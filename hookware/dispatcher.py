@@ -14,13 +14,14 @@ from anyio.abc import TaskGroup
 from hookware.alarms import Alarms
 from hookware.attempt import Attempt
 from hookware.config import Config
-from hookware.core.lifecycle import COMPLETE, Decision, Interrupted, Outcome, Release, Retry, Succeeded, decide
+from hookware.core.lifecycle import Decision, Interrupted, Outcome, Release, Retry, Succeeded
 from hookware.core.task import Lease
 from hookware.deliverer import Begin, Deliverer
 from hookware.delivery import Delivery
 from hookware.env import Env, Wake
 from hookware.events import AttemptSettled, Events
 from hookware.foreground import Foreground
+from hookware.handoff import HandOff
 from hookware.health import Health
 from hookware.heartbeat import Heartbeat
 from hookware.last_chance import LastChance
@@ -45,6 +46,7 @@ class Dispatcher:
     Attributes:
         wake: notify it, from any thread, when tasks may be due.
         health: whether the loops are well.
+        hand_off: where tasks come from that commits of this process leave leased to it.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is wired from, each by keyword
@@ -70,10 +72,9 @@ class Dispatcher:
         self._env, self._config, self._events, self._owner = env, config, events, owner
         self._hurry, self._on_left_over = hurry, on_left_over
         self._settler = Settler(store, env, self.health)
-        self._recorder = Recorder(env, config, owner)
-        self._slowdown = Slowdown(env)
+        self._recorder, self._slowdown = Recorder(env, config, owner), Slowdown(env)
         self._foreground = foreground or Foreground(env, config)
-        self._alarms = Alarms(env)
+        self._alarms, self.hand_off = Alarms(env), HandOff(owner, env, config)
         self._deliverer = Deliverer(
             deliver, rests, self._concluded, alarms=self._alarms, heartbeat=heartbeat,
             foreground=self._foreground, env=env, config=config, events=events,
@@ -87,16 +88,13 @@ class Dispatcher:
         # When the claim loop looks again.
         self._hinted = True
         self._held_back = False
-        self._due_at = 0.0
-        self._ask_at = 0.0
-        self._claims_begun = 0
-        self._claims_ended = 0
+        self._due_at = self._ask_at = 0.0
+        self._claims_begun = self._claims_ended = 0
         # From the start to the end.
-        self._running = False
+        self._running = self._stopping = False
         self._claiming = anyio.CancelScope()
         self._claim_on_its_way = anyio.CancelScope()
         self._claiming_ended = anyio.Event()
-        self._stopping = False
         self._drain_until = 0.0
         self._draining = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -111,7 +109,7 @@ class Dispatcher:
                 loops.start_soon(self._supervised, "settler", self._settler.run)
                 loops.start_soon(self._supervised, "fencing", self._cut_lost_attempts)
                 try:
-                    await self._run_attempts()
+                    await self._run_attempts(loops)
                 finally:
                     self._settler.close()
                     self._alarms.close()
@@ -144,14 +142,17 @@ class Dispatcher:
     async def is_drained(self) -> bool:
         """Say whether no task is due, and none runs here."""
         begun = self._claims_begun
-        if self._attempts or self._claims_ended != begun:
+        if self._is_busy or self._claims_ended != begun:
             return False
         next_due_us = await self._store.next_due()
         return next_due_us != 0 and self._claims_begun == begun
 
-    async def until_idle(self) -> None:
-        """Wait until nothing runs here, and what came of it is stored."""
-        await self._until_idle(float("inf"))
+    async def until_idle(self, deadline: float = float("inf")) -> None:
+        """Wait until nothing runs here, and what came of it is stored; at most until the monotonic clock says so."""
+        if self._is_busy:
+            self._idle = anyio.Event()
+            with anyio.move_on_after(deadline - self._env.monotonic()):
+                await self._idle.wait()
 
     @property
     def running_count(self) -> int:
@@ -166,19 +167,17 @@ class Dispatcher:
     async def _supervised(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         await supervise(name, body, env=self._env, events=self._events, health=self.health)
 
-    async def _run_attempts(self) -> None:
+    async def _run_attempts(self, loops: TaskGroup) -> None:
         async with anyio.create_task_group() as attempts:
-
-            async def claim_until_stopped() -> None:
-                await self._claim_until_stopped(attempts)
-
+            take_over = partial(self._take_over, attempts)
+            loops.start_soon(self._supervised, "hand-off", partial(self.hand_off.run, take_over))
             try:
                 with self._claiming:
-                    await self._supervised("dispatcher", claim_until_stopped)
+                    await self._supervised("dispatcher", partial(self._claim_until_stopped, attempts))
             finally:
                 self._claiming_ended.set()
                 with anyio.CancelScope(shield=True):
-                    await self._wind_down()
+                    await self._wind_down(attempts)
 
     # Claim.
 
@@ -189,6 +188,7 @@ class Dispatcher:
                 self._claims_begun += 1
                 await self._claim(attempts)
                 self._claims_ended = self._claims_begun
+            self._offer()
             with anyio.CancelScope() as self._waiting:
                 self._hinted = await self.wake.wait(self._pause()) or self._hinted
             self._env.fp("dispatch.wake")
@@ -210,6 +210,7 @@ class Dispatcher:
     async def _has_its_turn(self) -> bool:
         """Let users go first; say whether there is a free slot then."""
         await self._foreground.turn()
+        self.hand_off.offer(0)  # before the slots are counted
         return self._free_slots > 0
 
     async def _claim(self, attempts: TaskGroup) -> None:
@@ -223,7 +224,10 @@ class Dispatcher:
             claimed = await self._store.claim(claim)
             self._env.fp("dispatch.claim.claimed")
             begun = [Attempt(task, sent_at) for task in claimed.tasks]
-            self._hold(begun)
+            self._last_chance.arrange(begun, others_run=bool(self._attempts))
+            self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
+            for attempt in begun:
+                self._hold(attempt)
             self._know_due(claimed.next_due_us)
             self._held_back = claimed.held_back
             for attempt in begun:  # each lease is held by now: the first of them may block the loop
@@ -233,28 +237,38 @@ class Dispatcher:
             elif claimed.held_back or (claimed.next_due_us == 0 and len(claimed.tasks) == asked):
                 self._on_left_over()  # where another's task holds them back, its process goes on with them at once
 
-    def _hold(self, claimed: list[Attempt]) -> None:
-        self._last_chance.arrange(claimed, others_run=bool(self._attempts))
-        self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
-        for attempt in claimed:
-            self._attempts[attempt.lease] = attempt
-            self._recorder.hold(attempt)
-            self._foreground.claimed(attempt)
-            deadline, on_lost = self._env.monotonic() + attempt.task.deadline_us / 1e6, partial(self._on_lost, attempt)
-            lease, sent_at = attempt.lease, attempt.claimed_at
-            self._heartbeat.hold(
-                lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at, task=attempt.task
-            )
+    def _offer(self) -> None:
+        """Let as many tasks be committed already leased to this process as could begin, if nothing else is due."""
+        is_quiet = not (self._hinted or self._held_back or self._stopping) and self._env.monotonic() < self._due_at
+        count = self._free_slots - self._foreground.waiting_count if is_quiet else 0
+        self.hand_off.offer(count, self._slowdown.excluded())
+
+    def _take_over(self, attempts: TaskGroup) -> None:
+        """Begin what was committed here already leased to this process; give back what must not begin now."""
+        begun = [Attempt(task, taken_at) for task, taken_at in self.hand_off.arrived()]
+        for attempt in begun:
+            attempt.postponed = self.hand_off.is_late(attempt.claimed_at) or self._last_chance.remaining() > 0
+            self._hold(attempt)
+        for attempt in begun:
+            self._deliverer.deliver(attempts, attempt)
+        self._note_idle()
+        if not begun:
+            self._waiting.cancel()  # a slot was given back
+
+    def _hold(self, attempt: Attempt) -> None:
+        lease, task, sent_at = attempt.lease, attempt.task, attempt.claimed_at
+        self._attempts[lease] = attempt
+        self._recorder.hold(attempt)
+        self._foreground.claimed(attempt)
+        deadline, on_lost = self._env.monotonic() + task.deadline_us / 1e6, partial(self._on_lost, attempt)
+        self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at, task=task)
 
     def cancelled(self, task_id: int) -> None:
         """Cut the attempt of a task short that was called off or deleted, if it runs here; from any thread."""
         for attempt in list(self._attempts.values()):
             if attempt.task.id == task_id:
-                _logger.info(
-                    "task %s was cancelled or deleted: its attempt is cut short",
-                    attempt.task.label,
-                    extra=fields_of(attempt.task),
-                )
+                text, fields = "task %s was cancelled or deleted: its attempt is cut short", fields_of(attempt.task)
+                _logger.info(text, attempt.task.label, extra=fields)
                 self._heartbeat.drop(attempt.lease)
                 attempt.lost = True  # whatever it is about to commit would be refused
                 self._lost.notify()
@@ -286,7 +300,8 @@ class Dispatcher:
             return 0
         # Others may begin while results are being stored; but where the store takes long, not without end.
         unsettled = max(0, self._settling_count - self._config.concurrency)
-        return self._foreground.room(len(self._attempts) - self._settling_count + unsettled)
+        running = len(self._attempts) - self._settling_count + unsettled
+        return self._foreground.room(running + self.hand_off.taken_count)
 
     # Settle.
 
@@ -299,7 +314,7 @@ class Dispatcher:
         began_at = attempt.began_at or attempt.claimed_at
         seconds, waited = self._env.monotonic() - began_at, began_at - attempt.claimed_at
         self._slowdown.note(attempt.task.queue_name, outcome)
-        decision = self._decide(attempt, outcome)
+        decision = attempt.decision(outcome, self._config, self._env)
         settled = partial(self._settled, attempt, decision, seconds, waited)
         if isinstance(outcome, Succeeded) and outcome.completed:
             settled(Answer.ACCEPTED)
@@ -327,15 +342,6 @@ class Dispatcher:
         finally:
             self._end(attempt)
 
-    def _decide(self, attempt: Attempt, outcome: Outcome) -> Decision:
-        if isinstance(outcome, Succeeded):
-            return COMPLETE  # it depends on nothing else, and most do
-        # The database's time, carried on by a clock that never steps.
-        elapsed_us = int((self._env.monotonic() - attempt.claimed_at) * 1e6)
-        now_us = attempt.task.claimed_us + elapsed_us
-        given = self._config.circumstances(attempt.task, now_us=now_us, jitter=self._env.random())
-        return decide(attempt.task, outcome, given)
-
     def _end(self, attempt: Attempt) -> None:
         """Free the slot."""
         self._heartbeat.drop(attempt.lease)
@@ -344,8 +350,7 @@ class Dispatcher:
         self._attempts.pop(attempt.lease, None)
         self._foreground.ended(attempt)
         attempt.end()
-        if not self._attempts:
-            self._idle.set()
+        self._note_idle()
         if self._held_back:
             self._hinted = True  # one of those that wait for another's end may begin now
         if not self._waiting.cancel_called:
@@ -360,33 +365,35 @@ class Dispatcher:
 
     # Shut down.
 
-    async def _wind_down(self) -> None:
+    async def _wind_down(self, attempts: TaskGroup) -> None:
         """Let the attempts end; cut short those that take too long, which gives their tasks back."""
         self._env.fp("dispatch.shutdown.1")
         self._begin_to_stop(drain_seconds=0)
         with self._draining:
-            await self._until_idle(self._drain_until)
+            await self.until_idle(self._drain_until)
         self._env.fp("dispatch.shutdown.2")
+        self._take_over(attempts)  # what has come meanwhile is given back
         for attempt in list(self._attempts.values()):
             attempt.cut()
         self._env.fp("dispatch.shutdown.3")
         # From now on, and not from the end of the drain time: a handler may have blocked the loop for longer.
-        await self._until_idle(self._env.monotonic() + self._config.overrun_seconds + _WRITE_SECONDS)
+        await self.until_idle(self._env.monotonic() + self._config.overrun_seconds + _WRITE_SECONDS)
         self._settler.give_up()
         self._hurry(0)
-        await self._until_idle(self._env.monotonic() + _WRITE_SECONDS)
+        await self.until_idle(self._env.monotonic() + _WRITE_SECONDS)
+        self.hand_off.close()
         self._env.fp("dispatch.shutdown.4")
 
     def _begin_to_stop(self, drain_seconds: float) -> None:
         if not self._stopping:
-            self._stopping = self._deliverer.stopping = (
-                True  # what is claimed and has not begun is given back by its attempt
-            )
+            self._stopping = self._deliverer.stopping = True  # what has not begun is given back by its attempt
             self._drain_until = self._env.monotonic() + drain_seconds
             self._hurry(_WRITE_SECONDS)
 
-    async def _until_idle(self, deadline: float) -> None:
-        if self._attempts:
-            self._idle = anyio.Event()
-            with anyio.move_on_after(deadline - self._env.monotonic()):
-                await self._idle.wait()
+    def _note_idle(self) -> None:
+        if not self._is_busy:
+            self._idle.set()
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._attempts or self.hand_off.taken_count)

@@ -39,8 +39,8 @@ from hookware.processing import Processing
 from hookware.queue import Queue
 from hookware.scheduled import Cron, CronSource, all_entries, entries_of
 from hookware.store.base import Inspector
+from hookware.store.sql.on_connection import wake_on_commit
 from hookware.store.sql.outbox import Outbox
-from hookware.transaction import wake_on_commit
 from hookware.unit_of_work import UnitOfWork, current_unit, refuse_second_writer
 from hookware.yaml_files import Source, listed_queues
 

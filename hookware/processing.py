@@ -129,7 +129,7 @@ class Processing:
 
     async def start(self, loops: TaskGroup) -> None:
         """Start the loops, and wake them from now on whenever tasks are committed in this process."""
-        self._outbox.on_committed = self._committed
+        self._outbox.on_committed, self._outbox.hand_off = self._committed, self._dispatcher.hand_off
         self._outbox.store.on_cancelled = self._dispatcher.cancelled
         vitals = self._outbox.vitals
         vitals.begin(lambda: self._dispatcher.health.failing)
@@ -159,7 +159,7 @@ class Processing:
         self._outbox.vitals.stop()
         self._probing.cancel()
         self._scheduler.stop()
-        self._outbox.on_committed = self._notifier.notify  # nobody here runs them any more
+        self._outbox.on_committed, self._outbox.hand_off = self._notifier.notify, None  # nobody here runs them any more
         try:
             async with anyio.create_task_group() as stopping:
                 stopping.start_soon(self._reaper.stop)
@@ -244,7 +244,7 @@ def _traced(
 
 
 async def _close(outbox: Outbox, *last: Callable[[], Awaitable[None]]) -> None:
-    outbox.on_committed = outbox.store.on_cancelled = None
+    outbox.on_committed = outbox.store.on_cancelled = outbox.hand_off = None
     outbox.vitals.end()
     until = anyio.current_time() + _LAST_SECONDS
     try:

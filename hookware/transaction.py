@@ -8,13 +8,12 @@ Read `enqueue` first: it is the table of the documentation, in code.
 """
 
 import sys
-import weakref
 from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import Connection, Engine, TextClause, event, insert
+from sqlalchemy import Connection, Engine, TextClause, event
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
@@ -22,17 +21,19 @@ from hookware.ancestry import new_tasks
 from hookware.core.task import Draft, NewTask
 from hookware.delivery import Delivery
 from hookware.errors import BadTransactionStateError, ConfigurationError, SessionError
+from hookware.handoff import Place
+from hookware.store.sql.on_connection import insert_on
 from hookware.store.sql.outbox import Outbox, outbox_of, the_outbox
 from hookware.store.sql.own_session import OwnSession
-from hookware.store.sql.row_events import Ending, refuse_conflict, write_new
-from hookware.store.sql.rows import to_object, to_rows
-from hookware.store.sql.tables import TaskRow, task_table
+from hookware.store.sql.passed_by import complain_if_astray, complain_if_bypassed
+from hookware.store.sql.row_events import Ending, write_new
+from hookware.store.sql.rows import to_object
+from hookware.store.sql.tables import TaskRow
 from hookware.unit_of_work import UnitOfWork, current_unit, warn_left_behind
 
 _LEDGER: Final = "hookware.ledger"
 _WROTE: Final = "hookware.wrote"
 _TRIED: Final = "hookware.tried"
-_ADDED: Final = "hookware.added"
 
 
 # ENQUEUE
@@ -53,13 +54,13 @@ def enqueue(
     outbox, unit = outbox_for(session, connection)
     tasks = new_tasks(drafts, outbox, unit)
     if connection is not None:
-        _insert_on(_sync_connection(connection), tasks, outbox)
+        insert_on(_sync_connection(connection), tasks, outbox)
     elif session is not None:
         _join(_sync_session(session), _rows(tasks, outbox), outbox, unit)
     elif transactional is False or (unit is None and transactional is None):
         _refuse_second_writer(unit)
         if transactional is None and current_unit not in copy_context():
-            outbox.complain_if_astray()
+            complain_if_astray(outbox)
         outbox.add_blocking(tasks)
     elif unit is None:
         raise BadTransactionStateError(
@@ -77,7 +78,7 @@ async def enqueue_async(
     outbox, unit = outbox_for(session, connection)
     if connection is not None and hasattr(connection, "sync_connection"):
         tasks = new_tasks(drafts, outbox, unit)
-        await connection.run_sync(_insert_on, tasks, outbox)  # type: ignore[attr-defined]  # an AsyncConnection
+        await connection.run_sync(insert_on, tasks, outbox)  # type: ignore[attr-defined]  # an AsyncConnection
         return tasks
     at_once = session is None and connection is None and (transactional is False or not _may_join(unit))
     if not at_once or transactional is True:
@@ -123,7 +124,7 @@ def outbox_for(session: object | None, connection: object | None) -> tuple[Outbo
         raise ConfigurationError(unit.misplaced)
     outbox = _outbox_of_given(session, connection, unit)
     if unit is None:
-        outbox.complain_if_bypassed()
+        complain_if_bypassed(outbox)
     return outbox, unit
 
 
@@ -173,33 +174,6 @@ def _rows(tasks: Sequence[NewTask], outbox: Outbox) -> list[TaskRow]:
     return [to_object(task, stamp_us) for task in tasks]
 
 
-def _insert_on(connection: Connection, tasks: Sequence[NewTask], outbox: Outbox) -> None:
-    outbox.check_schema(connection)
-    for task in tasks:
-        if task.keys.on_conflict == "raise":
-            refuse_conflict(connection, task.queue_name, task.keys.dedup_key)
-    stamp_us = outbox.stamp_us()
-    connection.execute(insert(task_table), to_rows(tasks, stamp_us))
-    connection.info[_ADDED] = connection.info.get(_ADDED, 0) + len(tasks)
-
-
-def wake_on_commit(outbox: Outbox) -> None:
-    """Wake the dispatcher when a Connection that `add(connection=...)` wrote to commits."""
-    living = weakref.ref(outbox)  # the engine may outlive the Hookware, and must not keep it
-
-    def committed(connection: Connection) -> None:
-        count, here = connection.info.pop(_ADDED, 0), living()
-        if here is not None:
-            here.committed(count)
-
-    def rolled_back(connection: Connection) -> None:
-        if not connection.invalidated:  # whose info is gone, and may not be asked for
-            connection.info.pop(_ADDED, None)
-
-    event.listen(outbox.sync_engine, "commit", committed)
-    event.listen(outbox.sync_engine, "rollback", rolled_back)
-
-
 # COMMIT
 
 
@@ -209,6 +183,7 @@ class _Ledger:
 
     `reserved` are the tasks that waited for a session: they are put in at its commit, and wait again if it only read.
     `written` are those that its commit has inserted by itself, and that the session does not hold any more.
+    `places` are of those that it has inserted already leased to this process.
     `completes` is the delivery whose task ends with the commit, unless one of `savepoints` is rolled back before.
     """
 
@@ -217,6 +192,7 @@ class _Ledger:
     rows: list[TaskRow] = field(default_factory=list)
     reserved: list[TaskRow] = field(default_factory=list)
     written: list[TaskRow] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     completes: Delivery | None = None
     savepoints: list[SessionTransaction] = field(default_factory=list)
     ending: Ending | None = None
@@ -315,9 +291,11 @@ def _commits(session: Session) -> None:
         ledger.unit.commits_late()  # said before, because the commit that fails is the one that matters
     if ledger.rows and _owns_transaction(session):
         session.info[_TRIED] = True
-        written, ledger.rows = write_new(session, ledger.rows)
+        is_last = not isinstance(session, OwnSession) or session.is_ending
+        written, ledger.rows, places = write_new(session, ledger.rows, is_last=is_last)
         session.info[_WROTE] = session.info.get(_WROTE, False) or bool(written)
         ledger.written += written
+        ledger.places += places
 
 
 def _owns_transaction(session: Session) -> bool:
@@ -337,10 +315,11 @@ def _committed(session: Session) -> None:
     count = len(ledger.rows) - len(expunged) + len(ledger.written)
     if isinstance(session, OwnSession):
         session.task_count += count  # only a savepoint of the unit's own transaction, which tells of them all
+        session.places, ledger.places = [*session.places, *ledger.places], []
         return
     if ledger.completes is not None and ledger.ending is not None and ledger.ending.is_committed:
         ledger.completes.completed = True
-    ledger.outbox.committed(count)
+    ledger.outbox.committed(count, ledger.places)
 
 
 @event.listens_for(Session, "after_rollback")
@@ -370,6 +349,8 @@ def _transaction_ended(session: Session, transaction: SessionTransaction) -> Non
     tried = session.info.pop(_TRIED, False) or wrote
     if ledger is None:
         return
+    for place in ledger.places:
+        place.forget()  # where it is not committed
     if ledger.over:
         if ledger.reserved and ledger.unit is not None and not tried:
             ledger.unit.left_behind(_labels(ledger.reserved))  # what only read had nothing else to roll back

@@ -151,6 +151,12 @@ class NewTask:
         """Whether the task waits to be leased from a pull queue."""
         return self.method == PULL
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the task is due at once, and only the order decides when it begins: no name, and no keys."""
+        has_time = self.eta_us is not None or self.countdown_us > 0
+        return self.name is None and self.lane == self.queue_name and not (has_time or self.is_pull)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedTask:
@@ -196,3 +202,17 @@ class LeasedTask:
     def label(self) -> str:
         """The task's name, or its id where it has none: what people and headers call it."""
         return self.name or str(self.id)
+
+
+@dataclass(slots=True, eq=False)
+class Birth:
+    """The wish that a task be leased as it is inserted, and what came of it.
+
+    `retry` is how the task is tried again where it does not say. `task` is what was leased; None: nothing was, because
+    the queue is paused, or is set otherwise at run time.
+    """
+
+    owner: str
+    lease_us: int
+    retry: RetryOptions | None = None
+    task: LeasedTask | None = None

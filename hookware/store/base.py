@@ -11,7 +11,7 @@ from typing import Protocol
 
 from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import Complete, Decision, State
-from hookware.core.task import Headers, Lease, LeasedTask, NewTask, Progress
+from hookware.core.task import Birth, Headers, Lease, LeasedTask, NewTask, Progress
 
 LATEST_US = 2**63 - 1
 """The last moment that a store can hold: what would be later is stored as this."""
@@ -120,12 +120,14 @@ class TaskInfo:
 class Store(Protocol):
     """The seam between dispatching and storage."""
 
-    async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+    async def add(self, tasks: Sequence[NewTask], birth: Birth | None = None) -> list[AddResult]:
         """Insert tasks in one transaction of the store's own; the names of those added are won at once.
 
         A name that is taken or tombstoned leaves its task out and the others in; a waiting task takes its name even
         before it has won it. Two of the same new name in one call: the first is added. A task that is to "raise" on a
         conflict is left out where one with its dedup key waits. When this returns, the added tasks are durable.
+        With `birth`, the one task, which is due at once and has neither name nor keys, is leased by the same
+        transaction as by a claim, unless its queue is paused or set otherwise at run time; `birth.task` says so.
         """
         ...
 

@@ -10,7 +10,7 @@ from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import CANCELLED, Complete, Die, Release, Retry, State
 from hookware.core.queue import QueueSettings
 from hookware.core.retention import Retention, retention
-from hookware.core.task import Lease, LeasedTask, NewTask, Progress
+from hookware.core.task import Birth, Lease, LeasedTask, NewTask, Progress
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
 from hookware.store.memory_attempts import Attempts
 from hookware.store.memory_claim import Choosing, Queues
@@ -45,17 +45,17 @@ class MemoryStore:
         self._attempts = Attempts()
         self._queues = Queues(queues or {})
 
-    def insert(self, tasks: Iterable[NewTask]) -> None:
+    def insert(self, tasks: Iterable[NewTask], birth: Birth | None = None) -> None:
         """Put tasks in as a committed transaction of the user's does: their names are not won yet."""
         with self._lock:
             for task in tasks:
-                self._insert(task)
+                self._insert(task, birth)
 
-    async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+    async def add(self, tasks: Sequence[NewTask], birth: Birth | None = None) -> list[AddResult]:
         """Insert tasks and win their names."""
         self._fp("add.before")
         with self._lock:
-            results = [self._add(task) for task in tasks]
+            results = [self._add(task, birth) for task in tasks]
         self._fp("add.committed")
         return results
 
@@ -244,13 +244,17 @@ class MemoryStore:
         if row.key is not None and self._names.get(row.key) == Holder(row.task.id):
             self._names[row.key] = Holder(row.task.id, min(now_us + self._tombstone_us, LATEST_US))
 
-    def _insert(self, task: NewTask) -> None:
+    def _insert(self, task: NewTask, birth: Birth | None) -> None:
         now_us = self._clock_us()
         eta_us = min((now_us if task.eta_us is None else task.eta_us) + task.countdown_us, LATEST_US)
         state = State.PULL if task.is_pull else State.PENDING
-        self._put(Row(task=task, eta_us=eta_us, state=state, added=(now_us, task.id)))
+        row = Row(task=task, eta_us=eta_us, state=state, added=(now_us, task.id))
+        if birth is None or self._queues.is_set(task.queue_name):
+            self._put(row)
+        else:
+            birth.task = self._lease(row, Claim(owner=birth.owner, limit=1, lease_us=birth.lease_us), now_us)
 
-    def _add(self, task: NewTask) -> AddResult:
+    def _add(self, task: NewTask, birth: Birth | None) -> AddResult:
         key, keys = None if task.name is None else (task.queue_name, task.name), task.keys
         if keys.on_conflict == "raise" and self._waiting(task.queue_name, keys.dedup_key):
             return AddResult.KEY_WAITS
@@ -261,7 +265,7 @@ class MemoryStore:
             if holder is not None and holder.holds(self._clock_us()):
                 return AddResult.NAME_TAKEN if holder.expires_us is None else AddResult.NAME_TOMBSTONED
             self._names[key] = Holder(task.id)
-        self._insert(task)
+        self._insert(task, birth)
         return AddResult.ADDED
 
     def _claim(self, wish: Claim, now_us: int) -> Claimed:

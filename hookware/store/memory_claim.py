@@ -26,6 +26,11 @@ class Queues:
         configured = self.settings.get(name) or QueueSettings(name=name)
         return effective(configured, self.states.get(name, NO_STATE))
 
+    def is_set(self, name: str) -> bool:
+        """Say whether a queue is paused, or set otherwise than configured."""
+        state = self.states.get(name, NO_STATE)
+        return state.paused or state.overrides is not None
+
     def change(self, name: str, **changes: object) -> None:
         """Set something of a queue."""
         self.states[name] = replace(self.states.get(name, NO_STATE), **changes)  # type: ignore[arg-type]  # by callers

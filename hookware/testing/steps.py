@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from hookware.core.lifecycle import Decision, Die, State
-from hookware.core.task import Lease, LeasedTask, NewTask, Progress
+from hookware.core.task import Birth, Lease, LeasedTask, NewTask, Progress
 from hookware.delivery import Target
 from hookware.env import Env
 from hookware.events import AttemptSettled, Event
@@ -80,9 +80,9 @@ class Gate:
 
     # As ever.
 
-    async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+    async def add(self, tasks: Sequence[NewTask], birth: Birth | None = None) -> list[AddResult]:
         """See `Store`."""
-        return await self._store.add(tasks)
+        return await self._store.add(tasks, birth)
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """See `Store`."""

@@ -29,6 +29,7 @@ class Phase:
     Attributes:
         place: where it holds still, a failpoint or a place of the app's own; "": nowhere, it is idle.
         url: the handler of the task.
+        end: what becomes of the order's transaction.
         then: what must have become of the task when the server has ended; "": either.
         is_deaf: the server cannot tell the app to stop as long as it holds still: the loop does, or an open request.
         outlasts: it is let go only when the task has been given back.
@@ -38,6 +39,7 @@ class Phase:
 
     place: str
     url: str = "/worker"
+    end: str = "commit"
     then: str = ""
     is_deaf: bool = False
     outlasts: bool = False
@@ -50,8 +52,9 @@ DONE, GIVEN_BACK = "done", "given back"
 PHASES: dict[str, Phase] = {
     "idle": Phase(place=""),
     "a request, before its commit": Phase(place="order", is_deaf=True),
-    "in the claim's transaction": Phase(place="claim.updated"),
-    "claimed, not begun": Phase(place="dispatch.claim.claimed", is_deaf=True),
+    "in the claim's transaction": Phase(place="claim.updated", end="later"),
+    "claimed, not begun": Phase(place="dispatch.claim.claimed", end="later", is_deaf=True),
+    "handed over, not begun": Phase(place="dispatch.handed", is_deaf=True),
     "a handler that ends in time": Phase(place="handler", then=DONE),
     "a handler that takes too long, `async def`": Phase(
         place="long", url="/long", then=GIVEN_BACK, options=_SHORT_DRAIN
@@ -118,7 +121,7 @@ def _stop(phase: Phase, running: Run) -> Iterator[str]:
 
 def _order_and_hold(phase: Phase, running: Run) -> int:
     (running.folder / "armed").touch()
-    return running.post_order("held", phase.url)
+    return running.post_order("held", phase.url, phase.end)
 
 
 def _keep_it_there(phase: Phase, running: Run) -> None:

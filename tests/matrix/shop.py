@@ -16,6 +16,7 @@ from hookware import task_handler, taskqueue
 
 DATABASE = os.environ.get("MATRIX_DATABASE", "matrix.db")
 SLOW_SECONDS = 0.5
+_SHORTLY_SECONDS = 0.01  # it has to be claimed then
 engine = create_engine(f"sqlite:///{DATABASE}")
 
 
@@ -47,9 +48,12 @@ async def lifespan(_app: object) -> AsyncIterator[None]:
 
 
 def order(session: Session, key: str, url: str, end: str) -> None:
-    """Take an order; `end` says what becomes of the transaction. The caller commits."""
+    """Take an order; `end` says what becomes of the transaction: commit, rollback, or commit a task that is due later.
+
+    The caller commits.
+    """
     session.add(Order(key=key))
-    taskqueue.add(url=url, params={"key": key})
+    taskqueue.add(url=url, params={"key": key}, countdown=_SHORTLY_SECONDS if end == "later" else None)
     if end == "rollback":
         session.rollback()
 

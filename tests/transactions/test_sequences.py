@@ -20,8 +20,8 @@ from hookware import taskqueue
 from hookware.config import Config
 from hookware.env import Env
 from hookware.events import Events
+from hookware.store.sql.on_connection import wake_on_commit
 from hookware.store.sql.outbox import Outbox
-from hookware.transaction import wake_on_commit
 from hookware.unit_of_work import UnitOfWork, current_unit, refuse_second_writer
 from tests.databases import EVERY_ASYNC_DRIVER, EVERY_DATABASE, Database
 from tests.transactions.sequences import Model, draw

@@ -29,8 +29,8 @@ FAILPOINTS = (
     "add.before", "add.committed",
     "claim.before", "claim.updated", "claim.committed",
     "commit.before", "commit.committed",
-    "dispatch.wake", "dispatch.claim.before", "dispatch.claim.claimed", "dispatch.start", "dispatch.app.returned",
-    "dispatch.settle.before", "dispatch.settle.settled",
+    "dispatch.wake", "dispatch.claim.before", "dispatch.claim.claimed", "dispatch.handed", "dispatch.start",
+    "dispatch.app.returned", "dispatch.settle.before", "dispatch.settle.settled",
     "heartbeat.renew", "renew.before", "renew.committed",
     "reap.before", "reap.settled",
     "settle.before", "settle.updated", "settle.committed",
@@ -45,6 +45,9 @@ RARE = frozenset({*SHUTDOWN, "reap.before", "reap.settled"})
 
 REACHED_BY: dict[str, dict[str, Any]] = {
     "add": {"path": "/order/alone"},
+    "claim": {"countdown": 0.01},
+    "dispatch.claim": {"countdown": 0.01},
+    "dispatch": {"countdown": 0.0},
     "settle": {"url": "/outside"},
     "renew": {"wait": 0.5},
     "dispatch.settle": {"url": "/outside"},

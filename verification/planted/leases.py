@@ -67,7 +67,7 @@ BUGS: tuple[Bug, ...] = (
         breaks("I15"),
         (
             "deliverer.py",
-            "        return self._heartbeat.age(attempt.lease) > self._lease_seconds * _STALE_PART\n",
+            "        return self._heartbeat.age(attempt.lease) > self._lease_seconds * STALE_PART\n",
             "        return False\n",
         ),
     ),

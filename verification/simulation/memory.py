@@ -1,5 +1,7 @@
 """The store in memory, as the database of a simulated world: every call is one step, and transactions are instants."""
 
+import asyncio
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hookware.core.lifecycle import Complete, State
@@ -58,8 +60,14 @@ class MemoryDatabase:
         if not commits:
             world.note("rolled_back", task=promise.task.id)
             return
-        self._memory.insert([promise.task])
-        node.hint()
+        is_plain, hand_off = promise.task.is_plain, node.hand_off
+        place = hand_off.place_for(promise.task.queue_name) if is_plain and hand_off is not None else None
+        self._memory.insert([promise.task], place)
+        if place is None or place.task is None:
+            node.hint()
+        else:
+            await asyncio.sleep(world.random.expovariate(1 / world.faults.delay_seconds))
+            place.committed()
 
     async def serve(
         self, _node: Node, app: ASGIApp, _delivery: Delivery, scope: Scope, receive: Receive, send: Send

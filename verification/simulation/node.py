@@ -11,6 +11,7 @@ from hookware.delivery import SCOPE_KEY, Target, begin
 from hookware.dispatcher import Dispatcher
 from hookware.env import Env, Ticker
 from hookware.events import Events
+from hookware.handoff import HandOff
 from hookware.heartbeat import Heartbeat
 from hookware.reaper import Reaper
 from verification.simulation.handlers import Call
@@ -78,6 +79,7 @@ class Node:
         name: its host's name, a dot, and a number that no other process has.
         env: its door to the world.
         events: what happens in it.
+        hand_off: where what it commits goes that is leased to it already; None: it runs nothing.
         ended: it was stopped in good order, and nothing of it runs any more.
     """
 
@@ -85,6 +87,7 @@ class Node:
         self.name = name
         self.env = SimEnv(world, name)
         self.events = Events()
+        self.hand_off: HandOff | None = None
         self._wake: Callable[[], None] = lambda: None
         self.ended = False
         self._world = world
@@ -120,7 +123,7 @@ class Node:
                 store, self.env, world.config, self.events, dispatcher.wake,
                 is_held=heartbeat.holds, is_dead=partial(world.sees_dead, self.name),
             )  # fmt: skip
-            self._wake = dispatcher.wake.notify
+            self._wake, self.hand_off = dispatcher.wake.notify, dispatcher.hand_off
             await self._run(dispatcher, reaper)
             calls.cancel_scope.cancel()
         self.ended = True
@@ -131,6 +134,7 @@ class Node:
             loops.start_soon(dispatcher.run)
             loops.start_soon(reaper.run)
             await self._stop.wait()
+            self.hand_off = None
             self._world.note("stop", calm=self._world.faults.calm)
             async with anyio.create_task_group() as stopping:
                 stopping.start_soon(reaper.stop)

@@ -19,6 +19,7 @@ from hookware import TaskContext, async_request_session
 from hookware.core.lifecycle import State
 from hookware.delivery import Delivery
 from hookware.exchange import serve_delivery
+from hookware.handoff import HandOff
 from hookware.store.base import Store
 from hookware.store.sql.async_runner import AsyncRunner
 from hookware.store.sql.outbox import Outbox
@@ -49,7 +50,12 @@ class ClockedOutbox(Outbox):
     def __init__(self, engine: AsyncEngine, world: World, node: Node) -> None:
         super().__init__(engine, env=node.env, config=world.config, events=node.events)
         self.clock = self.own_clock = lambda _connection: world.now_us()
-        self._world = world
+        self._world, self._node = world, node
+
+    @property
+    def hand_off(self) -> HandOff | None:  # type: ignore[override]  # the node has it
+        """Give what the node's dispatcher offers."""
+        return self._node.hand_off
 
     def stamp_us(self) -> int:
         """Give the database's time."""

@@ -37,6 +37,8 @@ class Watch:
         if before is None:
             if after is not None:
                 self._world.note_committed(after.id, after.eta_us)
+                if after.state == State.LEASED:
+                    self._claimed(after)
         elif after is None:
             self._gone(before, by_handler)
         elif after.state == State.LEASED:
@@ -53,16 +55,18 @@ class Watch:
         )  # fmt: skip
 
     def _leased(self, before: Seen, after: Seen) -> None:
-        world, until = self._world, self._world.seconds(after.lease_until_us or 0)
-        if before.state == State.LEASED and before.fence == after.fence:
-            if before._replace(lease_until_us=after.lease_until_us) != after:
-                world.note("meddled", task=after.id, fence=after.fence)
-            elif before != after:
-                world.note("renewed", task=after.id, fence=after.fence, until=until)
-            return
-        world.note(
+        if before.state != State.LEASED or before.fence != after.fence:
+            self._claimed(after)
+        elif before._replace(lease_until_us=after.lease_until_us) != after:
+            self._world.note("meddled", task=after.id, fence=after.fence)
+        elif before != after:
+            until = self._world.seconds(after.lease_until_us or 0)
+            self._world.note("renewed", task=after.id, fence=after.fence, until=until)
+
+    def _claimed(self, after: Seen) -> None:
+        self._world.note(
             "claimed", node=after.owner or "", task=after.id, attempt=after.attempt_count, fence=after.fence,
-            until=until, deadline=world.deadline(after.id),
+            until=self._world.seconds(after.lease_until_us or 0), deadline=self._world.deadline(after.id),
         )  # fmt: skip
 
     def _ended(self, before: Seen, after: Seen) -> None:

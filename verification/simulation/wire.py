@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from hookware.core.task import Lease, LeasedTask, Progress
+from hookware.core.task import Birth, Lease, LeasedTask, Progress
 from hookware.store.base import AddResult, Claim, Claimed, Settlement, Store
 from verification.simulation.loop import NODE
 
@@ -26,9 +26,9 @@ class Wire:
     def __init__(self, world: "World", store: Store) -> None:
         self._world, self._store = world, store
 
-    async def add(self, tasks: "Sequence[NewTask]") -> list[AddResult]:
+    async def add(self, tasks: "Sequence[NewTask]", birth: Birth | None = None) -> list[AddResult]:
         """Pass the call on, if nothing happens."""
-        return await self._call(lambda: self._store.add(tasks))
+        return await self._call(lambda: self._store.add(tasks, birth))
 
     async def claim(self, claim: Claim) -> Claimed:
         """Pass the call on, if nothing happens, and write down how much was asked and given."""

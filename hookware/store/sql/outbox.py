@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import anyio
@@ -16,9 +17,10 @@ from hookware.core.cron import CronEntry
 from hookware.core.growth import Growth
 from hookware.core.task import NO_LINEAGE, Draft, Lineage, NewTask
 from hookware.drafting import task_of
-from hookware.env import Env, in_event_loop_or_its_thread, in_nameless_pool, on_asyncio
+from hookware.env import Env, in_event_loop_or_its_thread, on_asyncio
 from hookware.errors import ConfigurationError, SessionError, describe
 from hookware.events import Events, TasksCommitted
+from hookware.handoff import HandOff, Place
 from hookware.log import log_of
 from hookware.store.base import AddResult
 from hookware.store.notices import Notices
@@ -69,6 +71,7 @@ class Outbox:
         vitals: how the loops of this process are.
         clock, own_clock: the database's time, in a transaction of the user's and in one of hookware's own.
         cron_entries: gives the cron entries that are known now.
+        hand_off: where a task that is leased to this process as it is inserted goes; None: nothing runs tasks here.
         within: makes connections whose transactions are savepoints of one that a test rolls back; None: there is none.
     """
 
@@ -76,6 +79,7 @@ class Outbox:
     tracing: Tracing | None = None
     under_way_count = 0
     within: Engine | None = None
+    hand_off: HandOff | None = None
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class Outbox:
 
     def start_over(self) -> None:
         """Forget the connections and locks of the process that this one was forked from, without closing them."""
-        self.under_way_count = 0
+        self.under_way_count, self.hand_off = 0, None
         self.sync_engine.dispose(close=False)
         self._own_runner.start_over()
         if self.notices is not None:
@@ -269,52 +273,46 @@ class Outbox:
     async def add(self, tasks: Sequence[NewTask]) -> None:
         """Add tasks in a transaction of their own; durable on return."""
         await self.prepare()
-        self._added(tasks, await self.store.add(tasks))
+        with self._place_for(tasks) as place:
+            self._added(tasks, await self.store.add(tasks, place), place)
 
     def add_blocking(self, tasks: Sequence[NewTask]) -> None:
         """Do the same from synchronous code, blocking its thread for one commit."""
         self.prepare_blocking()
-        self._added(tasks, self.store.add_blocking(tasks))
+        with self._place_for(tasks) as place:
+            self._added(tasks, self.store.add_blocking(tasks, place), place)
 
-    def _added(self, tasks: Sequence[NewTask], results: Sequence[AddResult]) -> None:
-        self.committed(results.count(AddResult.ADDED))
+    def _place_for(self, tasks: Sequence[NewTask]) -> Place | nullcontext[None]:
+        if self.hand_off is None or len(tasks) != 1 or not tasks[0].is_plain:
+            return nullcontext()
+        return self.hand_off.place_for(tasks[0].queue_name) or nullcontext()
+
+    def _added(self, tasks: Sequence[NewTask], results: Sequence[AddResult], place: Place | None) -> None:
+        self.committed(results.count(AddResult.ADDED), [place] if place is not None and place.task is not None else [])
         raise_for(tasks, results)
 
     async def note_executed(self, counts: Mapping[str, Ended]) -> None:
         """Add to what is counted of attempts that ended."""
         await self.runner.run(lambda connection: executed.note(connection, counts, self.own_clock(connection)))
 
+    def says_first(self, topic: str) -> bool:
+        """Say whether a topic comes up for the first time."""
+        is_first = topic not in self._said
+        self._said.add(topic)
+        return is_first
+
     def warn_once(self, topic: str, text: str) -> None:
         """Log a warning the first time its topic comes up."""
-        if topic not in self._said:
-            self._said.add(topic)
+        if self.says_first(topic):
             _logger.warning("%s", text)
 
-    def complain_if_bypassed(self) -> None:
-        """Say it loudly, once, if tasks are added in a server whose requests do not pass through Hookware."""
-        if not self.seen and self.config.dispatch and "bypassed" not in self._said and in_event_loop_or_its_thread():
-            self._said.add("bypassed")
-            _logger.error(
-                "a task was added, but neither a request nor the lifespan has passed through Hookware: the server "
-                "seems to run the app that it wraps. Serve the wrapped one, or use app.add_middleware(Hookware, ...). "
-                "Until then tasks are not part of the request's transaction, and nobody dispatches them here"
-            )
-
-    def complain_if_astray(self) -> None:
-        """Warn, once, if a request's code seems to add a task where its request is not known."""
-        if self.under_way_count > 0 and in_nameless_pool():
-            self.warn_once(
-                "astray",
-                "a task was added in a pool's thread that does not know its request, as loop.run_in_executor and "
-                "executor.submit start it: it was stored at once, whatever the request's transaction does. Pass "
-                "session=, or run the function by asyncio.to_thread, or by contextvars.copy_context().run in the pool. "
-                "If no request is meant, say so: transactional=False",
-            )
-
-    def committed(self, count: int) -> None:
-        """Tell that `count` tasks were committed here. Never raises, and never makes an event loop wait."""
+    def committed(self, count: int, places: Sequence[Place] = ()) -> None:
+        """Tell that `count` tasks were committed here, some in places. Never raises, and makes no event loop wait."""
+        for place in places:
+            place.committed()
         if count:
             self.events.emit(TasksCommitted(count))
+        if count > len(places):
             self.changed()
 
     def changed(self) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from hookware.env import in_event_loop
 from hookware.errors import SessionError
+from hookware.handoff import Place
 from hookware.store.sql import postgresql, sqlite
 from hookware.store.sql.row_events import write
 from hookware.store.sql.sqlite import WriteLock
@@ -61,13 +62,19 @@ class OwnSession(sqlmodel.Session):
         self._is_limited = False
         self._own_connection: Connection | None = None
         self._own_transaction: RootTransaction | None = None
-        self._finished = False
+        self._finished = self._is_ending = False
         self.task_count = 0
+        self.places: list[Place] = []
 
     @property
     def connected(self) -> bool:
         """Whether the session holds a connection."""
         return self._own_connection is not None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether what is committed now is durable in a moment."""
+        return self._is_ending
 
     @property
     def used(self) -> bool:
@@ -142,9 +149,10 @@ class OwnSession(sqlmodel.Session):
                 self._take_turn(connection, line)
             self.add_all(row for row in rows if row.dedup_key is not None)
             self.task_count += len(rows)
+            self._is_ending = True
             self.commit()
             if fresh := [row for row in rows if row.dedup_key is None]:
-                write(connection, fresh)
+                self.places += write(connection, fresh)
             if complete is not None:
                 complete(connection)
             elif connection.dialect.name == "postgresql":
@@ -160,6 +168,8 @@ class OwnSession(sqlmodel.Session):
 
     def discard(self) -> None:
         """Roll everything back; nothing is held afterwards, whatever the database says."""
+        for place in self.places:
+            place.forget()
         transaction = self._own_transaction
         try:
             if transaction is not None and transaction.is_active:

@@ -1,23 +1,27 @@
 """What goes with a task's row in a session of the user's: it is looked where it goes, and what ends leaves its name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Session, make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import instance_dict, set_committed_value
 
 from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import State
 from hookware.core.task import LeasedTask
 from hookware.errors import TaskAlreadyExistsError
+from hookware.handoff import Place
 from hookware.store.base import LATEST_US
 from hookware.store.sql import attempts
+from hookware.store.sql.born import insert_leased
 from hookware.store.sql.dedup import is_waiting
 from hookware.store.sql.names import Wish, tombstone
-from hookware.store.sql.outbox import outbox_of
+from hookware.store.sql.outbox import Outbox, outbox_of
 from hookware.store.sql.refused import waits_already
 from hookware.store.sql.rows import insert_objects
 from hookware.store.sql.tables import TaskRow
+from hookware.store.sql.times import from_now
 
 
 class Ending:
@@ -46,28 +50,61 @@ class Ending:
         return self._row.was_updated if self._keep else inspect(self._row).was_deleted
 
 
-def write(connection: Connection, rows: Sequence[TaskRow]) -> None:
-    """Insert new rows without a flush."""
+def write(connection: Connection, rows: Sequence[TaskRow], *, is_last: bool = True) -> list[Place]:
+    """Insert new rows without a flush; give the places of those that are leased already: none but the last ones are."""
     outbox = outbox_of(connection.engine)
     if outbox is not None:
         outbox.check_schema(connection)
+        if is_last and len(rows) == 1 and outbox.hand_off is not None and _is_plain(instance_dict(rows[0])):
+            place = None if _sees_snapshot(connection, outbox) else outbox.hand_off.place_for(rows[0].queue_name)
+            if place is not None and _write_leased(connection, rows[0], place, outbox):
+                return [place]
     insert_objects(connection, rows)
+    return []
 
 
-def write_new(session: Session, rows: Sequence[TaskRow]) -> tuple[list[TaskRow], list[TaskRow]]:
-    """Insert what no flush has inserted yet, as its session commits; give those, and the others.
+def _write_leased(connection: Connection, row: TaskRow, place: Place, outbox: Outbox) -> bool:
+    try:
+        stamp_us = outbox.stamp_us()
+        return insert_leased(connection, instance_dict(row), place, from_now(0) if stamp_us is None else stamp_us)
+    finally:
+        if place.task is None:
+            place.forget()
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    """Say of a new row what `NewTask.is_plain` says of a task."""
+    is_due = row["eta_us"] == row["created_us"] and row["state"] == State.PENDING
+    return is_due and row["name"] is None and row["lane"] == row["queue_name"]
+
+
+def _sees_snapshot(connection: Connection, outbox: Outbox) -> bool:
+    # Of an old one: a pause that it does not know of may have begun long before the commit.
+    return outbox.keeps_snapshots or "isolation_level" in connection.get_execution_options()
+
+
+class Written(NamedTuple):
+    """What `write_new` has inserted, what it left to the flush, and the places of what is leased already."""
+
+    written: list[TaskRow]
+    left: list[TaskRow]
+    places: list[Place]
+
+
+def write_new(session: Session, rows: Sequence[TaskRow], *, is_last: bool) -> Written:
+    """Insert what no flush has inserted yet, as its session commits; `is_last`: all, and not only a part of it.
 
     The session has them until that has worked: none of its commits is made without them, not even the one of a handler
     that tries again after an error. Those with a dedup key are left to the flush, where conflicts are looked for.
     """
     fresh = [row for row in rows if inspect(row).pending and row.dedup_key is None]
     if not fresh:
-        return [], list(rows)
-    write(session.connection(bind_arguments={"mapper": TaskRow}), fresh)
+        return Written([], list(rows), [])
+    places = write(session.connection(bind_arguments={"mapper": TaskRow}), fresh, is_last=is_last)
     for row in fresh:
         session.expunge(row)
     written = {id(row) for row in fresh}
-    return fresh, [row for row in rows if id(row) not in written]
+    return Written(fresh, [row for row in rows if id(row) not in written], places)
 
 
 @event.listens_for(TaskRow, "before_insert")

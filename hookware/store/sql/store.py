@@ -11,14 +11,15 @@ from hookware.core.history import AttemptRecord
 from hookware.core.lifecycle import Release, State
 from hookware.core.queue import QueueSettings
 from hookware.core.retention import Retention
-from hookware.core.task import Lease, LeasedTask, NewTask, Progress
+from hookware.core.task import Birth, Lease, LeasedTask, NewTask, Progress
 from hookware.env import Env
 from hookware.store.base import LATEST_US, AddResult, Claim, Claimed, Settlement, TaskInfo
-from hookware.store.sql import attempts, audit, claim, damage, schema, settle, statements, swift, undo
+from hookware.store.sql import attempts, audit, born, claim, damage, schema, settle, statements, swift, undo
 from hookware.store.sql.board import Desk
 from hookware.store.sql.damage import DamageError
 from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.queues import overridden, set_overrides, set_paused
+from hookware.store.sql.rows import to_row
 from hookware.store.sql.runner import Runner
 from hookware.store.sql.swift import Stamp
 from hookware.store.sql.times import Clock
@@ -88,17 +89,19 @@ class SQLStore:
         """Close the store's connections."""
         await self.runner.close()
 
-    async def add(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+    async def add(self, tasks: Sequence[NewTask], birth: Birth | None = None) -> list[AddResult]:
         """Insert tasks in one transaction of the store's own."""
         self._fp("add.before")
-        results = await self.runner.run(partial(self._add, tasks))
+        leased = birth is not None and await self.runner.run(partial(self._add_leased, tasks[0], birth), single=True)
+        results = [AddResult.ADDED] if leased else await self.runner.run(partial(self._add, tasks))
         self._fp("add.committed")
         return results
 
-    def add_blocking(self, tasks: Sequence[NewTask]) -> list[AddResult]:
+    def add_blocking(self, tasks: Sequence[NewTask], birth: Birth | None = None) -> list[AddResult]:
         """Do the same in this thread."""
         self._fp("add.before")
-        results = self.runner.run_blocking(partial(self._add, tasks))
+        leased = birth is not None and self.runner.run_blocking(partial(self._add_leased, tasks[0], birth), single=True)
+        results = [AddResult.ADDED] if leased else self.runner.run_blocking(partial(self._add, tasks))
         self._fp("add.committed")
         return results
 
@@ -262,6 +265,11 @@ class SQLStore:
         except DamageError:
             damage.bury(connection, given[1])
             return statements.add(connection, *given)
+
+    def _add_leased(self, task: NewTask, birth: Birth, connection: Connection) -> bool:
+        stamp_us = self._stamp()
+        now_us = self._clock(connection) if stamp_us is None else stamp_us
+        return born.insert_leased(connection, to_row(task, now_us), birth, now_us)
 
     def _claim(self, wish: Claim, connection: Connection) -> tuple[Claimed, str]:
         now_us = self._clock(connection)
