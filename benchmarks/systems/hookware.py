@@ -43,8 +43,11 @@ class HookwareHandlers(System):
             yield
 
     async def add(self, kind: str, keys: Sequence[str], delay_seconds: float = 0) -> None:
-        """Store a thousand with one commit, as a synchronous route does: a session in a thread."""
-        await asyncio.to_thread(self._add, kind, keys, delay_seconds)
+        """Store a thousand with one commit, as a synchronous route does: a session in a thread. A stamp goes alone."""
+        if kind == "stamp":
+            await taskqueue.add_async(url=f"{self.prefix}/{kind}", params={"key": keys[0]})
+        else:
+            await asyncio.to_thread(self._add, kind, keys, delay_seconds)
 
     def commit_with_task(self, session: Session, kind: str, key: str) -> BackgroundTask | None:
         """Join the session."""
