@@ -35,6 +35,8 @@ from hookware.supervisor import supervise
 _CLAIM_PART = 4
 """As soon as one of so many slots is free, more is claimed, even before the results of what ran are stored."""
 
+POLLS_WHERE_TOLD = 3  # how many times as long as elsewhere nothing is asked where others tell of their tasks
+
 _WRITE_SECONDS = 5.0  # what a database write may take at shutdown
 
 _logger = log_of()
@@ -64,13 +66,14 @@ class Dispatcher:
         health: Health | None = None,
         on_left_over: Callable[[], None] = lambda: None,
         rests: Callable[[Delivery], bool] = lambda _delivery: False,
+        is_told: Callable[[], bool] = lambda: False,
     ) -> None:
         self.wake = Wake()
         self.health = health or Health(env)
         # What it works with.
         self._store, self._heartbeat = store, heartbeat
         self._env, self._config, self._events, self._owner = env, config, events, owner
-        self._hurry, self._on_left_over = hurry, on_left_over
+        self._hurry, self._on_left_over, self._is_told = hurry, on_left_over, is_told
         self._settler = Settler(store, env, self.health)
         self._recorder, self._slowdown = Recorder(env, config, owner), Slowdown(env)
         self._foreground = foreground or Foreground(env, config)
@@ -83,21 +86,17 @@ class Dispatcher:
         # What runs.
         self._attempts: dict[Lease, Attempt] = {}
         self._settling_count = 0  # of these: they have ended, and wait for their result to be stored
-        self._lost, self._waiting = Wake(), anyio.CancelScope()
-        self._idle = anyio.Event()
+        self._lost, self._waiting, self._idle = Wake(), anyio.CancelScope(), anyio.Event()
         # When the claim loop looks again.
-        self._hinted = True
-        self._held_back = False
+        self._hinted, self._held_back = True, False
         self._due_at = self._ask_at = 0.0
         self._claims_begun = self._claims_ended = 0
         # From the start to the end.
         self._running = self._stopping = False
-        self._claiming = anyio.CancelScope()
-        self._claim_on_its_way = anyio.CancelScope()
+        self._claiming, self._claim_on_its_way = anyio.CancelScope(), anyio.CancelScope()
         self._claiming_ended = anyio.Event()
         self._drain_until = 0.0
-        self._draining = anyio.CancelScope()
-        self._ended = anyio.Event()
+        self._draining, self._ended = anyio.CancelScope(), anyio.Event()
 
     async def run(self) -> None:
         """Dispatch until `stop()`; returns when nothing runs any more and every lease is given back or settled."""
@@ -228,8 +227,8 @@ class Dispatcher:
             self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
             for attempt in begun:
                 self._hold(attempt)
-            self._know_due(claimed.next_due_us)
             self._held_back = claimed.held_back
+            self._know_due(claimed.next_due_us)
             for attempt in begun:  # each lease is held by now: the first of them may block the loop
                 self._deliverer.deliver(attempts, attempt)
             if not (claimed.tasks or claimed.cleared) and claimed.next_due_us == 0:
@@ -283,7 +282,8 @@ class Dispatcher:
         self.health.worked("dispatcher")
         now = self._env.monotonic()
         self._due_at = float("inf") if next_due_us is None else now + next_due_us / 1e6
-        self._ask_at = now + min(self._poll(), self._slowdown.remaining())
+        polls = POLLS_WHERE_TOLD if self._is_told() and not self._held_back else 1
+        self._ask_at = now + min(self._poll() * polls, self._slowdown.remaining())
 
     def _pause(self) -> float:
         """How long to wait for a notice or a free slot."""
@@ -387,6 +387,7 @@ class Dispatcher:
     def _begin_to_stop(self, drain_seconds: float) -> None:
         if not self._stopping:
             self._stopping = self._deliverer.stopping = True  # what has not begun is given back by its attempt
+            self.hand_off.offer(0)
             self._drain_until = self._env.monotonic() + drain_seconds
             self._hurry(_WRITE_SECONDS)
 

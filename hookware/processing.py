@@ -113,6 +113,7 @@ class Processing:
             health=health,
             on_left_over=self._notifier.left_over,
             rests=self._rests,
+            is_told=self._is_told,
         )
         self._progress = ProgressLog(store, env, events, health)
         self._note_progress = self._progress.note  # one for all: a method is made anew each time it is asked for
@@ -210,6 +211,9 @@ class Processing:
     def _rests(self, delivery: Delivery) -> bool:
         # What was refused for what had changed since its begin may have met a renewal of its own lease.
         return self._outbox.keeps_snapshots or delivery.sees_snapshot
+
+    def _is_told(self) -> bool:
+        return self._listener is not None and self._listener.hears
 
     async def _measure_lag(self) -> None:
         with self._probing:

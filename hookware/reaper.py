@@ -89,6 +89,8 @@ class Reaper:
         while True:
             owners = await self._store.owners()
             dead = [owner for owner in owners if self._is_dead(owner)]
+            if not dead and all(end_us > 0 for end_us in owners.values()):
+                break  # nothing can have ended: most often nothing is leased at all
             taken_count = await self._take_all_back(dead)
             count += taken_count
             if taken_count == 0:

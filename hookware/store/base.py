@@ -166,7 +166,10 @@ class Store(Protocol):
         ...
 
     async def owners(self) -> dict[str, int]:
-        """List the owners that hold leases, each with the microseconds until the first of its leases ends."""
+        """List the owners that hold leases, each with the microseconds until the first of its leases ends.
+
+        Leases of nobody, which somebody else has meddled with, are listed as those of "".
+        """
         ...
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:

@@ -91,8 +91,8 @@ class MemoryStore:
         with self._lock:
             now_us, ends = self._clock_us(), dict[str, int]()
             for row in self._in_state(State.LEASED):
-                if row.owner is not None:
-                    ends[row.owner] = min(ends.get(row.owner, LATEST_US), row.lease_until_us - now_us)
+                owner = row.owner or ""
+                ends[owner] = min(ends.get(owner, LATEST_US), row.lease_until_us - now_us)
             return ends
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:

@@ -6,6 +6,7 @@ from hookware.core.lifecycle import Complete, Die, Release, Retry, State
 from hookware.core.retry import RetryOptions
 from hookware.core.task import Lease
 from hookware.store.base import LATEST_US, AddResult, Claim, Settlement
+from tests.store.contract_birth import BirthContract
 from tests.store.contract_history import HistoryContract
 from tests.store.contract_life import LifeContract
 from tests.store.contract_names import NamesContract
@@ -326,5 +327,6 @@ class StoreContract(
     QueueContract,
     HistoryContract,
     LifeContract,
+    BirthContract,
 ):
     """All of it."""

@@ -160,13 +160,13 @@ async def test_a_new_queue_is_found_by_the_next_wide_look_and_then_kept_in_mind(
     assert site.env.looks[-2:] == ["narrow", "narrow"]
 
 
-async def test_who_looks_for_ended_leases_makes_the_wide_looks_that_claims_are_spared(site: Site) -> None:
-    await site.store.expired(9)
+async def test_who_looks_for_owners_of_leases_makes_the_wide_looks_that_claims_are_spared(site: Site) -> None:
+    await site.store.owners()
     assert site.env.looks == []
     await site.become_slow()
     await site.store.add([new_task(task_id=1, eta_us=5)])
     assert await site.claimed() == []
-    await site.store.expired(9)
+    await site.store.owners()
     assert await site.claimed() == [1]
     assert site.env.looks[-3:] == ["wide", "narrow", "narrow"]
 

@@ -109,7 +109,7 @@ class Outbox:
         self.own_clock: Clock = self.clock if in_sqlite else ahead_with(env, _weakly(self._limiting_time))
         self.store = SQLStore(
             self.runner, self.own_clock, env=env, tombstone_us=self.tombstone_us, queues=config.queues,
-            stamp=_weakly(self._own_stamp_us),
+            stamp=_weakly(self._own_stamp_us), path=sqlite.file_of(self.sync_engine.url) if in_sqlite else "",
         )  # fmt: skip
         self.notices: Notices | None = notices_of(self.engine, self.runner, env, listen)
         self.listens = listen is not False

@@ -178,6 +178,12 @@ def is_memory(url: URL) -> bool:
     return path.partition("?")[0] in {"", ":memory:"} or "mode=memory" in path or url.query.get("mode") == "memory"
 
 
+def file_of(url: URL) -> str:
+    """Give the path of a SQLite URL's file; "" where it is a URI, of which only SQLite knows what it names."""
+    path = url.database or ""
+    return "" if path.startswith("file:") else path
+
+
 def refuse(engine: Engine) -> None:
     """Raise ConfigurationError if tasks cannot be safe on this engine."""
     if is_memory(engine.url):

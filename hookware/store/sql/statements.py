@@ -129,8 +129,8 @@ def owners(connection: Connection, now_us: int) -> dict[str, int]:
     for name, end_us in connection.execute(statement):
         if end_us is None:
             raise DamageError("a lease has no end")
-        if name is not None:
-            ends[name if isinstance(name, str) else name.decode(errors="replace")] = end_us - now_us
+        text = name if isinstance(name, str) else (name or b"").decode(errors="replace")
+        ends[text] = min(ends.get(text, LATEST_US), end_us - now_us)
     return ends
 
 

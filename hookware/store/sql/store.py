@@ -21,6 +21,7 @@ from hookware.store.sql.outlook import Outlook
 from hookware.store.sql.queues import overridden, set_overrides, set_paused
 from hookware.store.sql.rows import to_row
 from hookware.store.sql.runner import Runner
+from hookware.store.sql.still_file import StillFile
 from hookware.store.sql.swift import Stamp
 from hookware.store.sql.times import Clock
 
@@ -43,6 +44,7 @@ class SQLStore:
         tombstone_us: how long the name of a finished task stays taken.
         queues: the configured settings, by queue.
         stamp: gives what stands for the database's time in a statement, so that one may be a whole claim.
+        path: the file of a SQLite database, which need not be asked what is due while nobody writes to it.
 
     Attributes:
         runner: where the statements run.
@@ -58,10 +60,12 @@ class SQLStore:
         tombstone_us: int,
         queues: Mapping[str, QueueSettings] | None = None,
         stamp: Stamp = lambda: None,
+        path: str = "",
     ) -> None:
         self.runner = runner
         self._clock, self._stamp = clock, stamp
         self._desk = Desk(Outlook(env.monotonic), queues or {})
+        self._file, self._now_us = StillFile(path, env), env.now_us
         self._fp = env.fp
         self._tombstone_us = tombstone_us
         self._last_queue = ""
@@ -127,10 +131,18 @@ class SQLStore:
 
     async def owners(self) -> dict[str, int]:
         """List the owners that hold leases, and when the first of each ends."""
-        return await self._past_damage(lambda c: statements.owners(c, self._clock(c)))
+        return await self._past_damage(self._owners)
 
     async def next_due(self, exclude: frozenset[str] = frozenset()) -> int | None:
         """Microseconds until the next PENDING task is due."""
+        look = self._file.look()
+        if known := self._file.answer(look, exclude):
+            return known.until_due_us(self._now_us())
+        until_due_us = await self._next_due(exclude)
+        self._file.remember(look, exclude, until_due_us)
+        return until_due_us
+
+    async def _next_due(self, exclude: frozenset[str]) -> int | None:
         guess, stamp_us = self._desk.guess, self._stamp()
         if guess is not None and stamp_us is not None and not exclude:  # most often: a process that has nothing to do
             self._desk.note_odd()
@@ -242,11 +254,15 @@ class SQLStore:
     def _expired(self, limit: int, owners: Sequence[str], connection: Connection) -> list[LeasedTask]:
         # The time before the read: a lease renewed in between must not look ended.
         now_us = self._clock(connection)
-        tasks = statements.expired(connection, limit, owners, now_us)
+        return statements.expired(connection, limit, owners, now_us)
+
+    def _owners(self, connection: Connection) -> dict[str, int]:
+        now_us = self._clock(connection)
+        owners = statements.owners(connection, now_us)
         outlook = self._desk.outlook
         if outlook.is_slow:
             outlook.look(connection, now_us, wide=True)  # here no claim waits for it
-        return tasks
+        return owners
 
     def _prune(self, connection: Connection) -> int:
         now_us = self._clock(connection)
