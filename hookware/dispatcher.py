@@ -237,9 +237,8 @@ class Dispatcher:
                 self._on_left_over()  # where another's task holds them back, its process goes on with them at once
 
     def _offer(self) -> None:
-        """Let as many tasks be committed already leased to this process as could begin, if nothing else is due."""
-        is_quiet = not (self._hinted or self._held_back or self._stopping) and self._env.monotonic() < self._due_at
-        count = self._free_slots - self._foreground.waiting_count if is_quiet else 0
+        """Let as many tasks be committed already leased to this process as could begin: nothing else waits for that."""
+        count = 0 if self._stopping else self._free_slots - self._foreground.waiting_count
         self.hand_off.offer(count, self._slowdown.excluded())
 
     def _take_over(self, attempts: TaskGroup) -> None:

@@ -21,7 +21,7 @@ from hookware import Hookware, async_request_session, request_session, taskqueue
 from hookware.core.queue import QueueSettings
 from hookware.env import Env
 from hookware.processing import Processing
-from hookware.taskqueue import Queue
+from hookware.taskqueue import Queue, Task
 from tests.asgi import request
 from tests.databases import (
     EVERY_ASYNC_DRIVER,
@@ -210,8 +210,23 @@ async def test_what_is_more_than_plain_is_claimed(scene: Scene, given: dict[str,
     async with scene.running(queues=[Queue("narrow", max_concurrent_requests=5)]):
         await to_thread.run_sync(lambda: taskqueue.add(url="/held", **given))
         await scene.until_inside(1)
+        with Session(scene.stage.sync_engine) as session:
+            more = given | ({"name": "other"} if "name" in given else {})
+            taskqueue.add(url="/held", session=session, **more)
+            session.commit()
+        await scene.until_inside(2)
         assert scene.env.passed["dispatch.claim.claimed"] > 0
         assert scene.env.passed["dispatch.handed"] == 0
+
+
+@EVERY_DATABASE_ON_A_LOOP
+async def test_a_pull_task_is_nobodys(scene: Scene) -> None:
+    async with scene.running(queues=[Queue("pull", mode="pull")]):
+        await Queue("pull").add_async(Task("one", method="PULL"))
+        with Session(scene.stage.sync_engine) as session:
+            Queue("pull").add(Task("two", method="PULL"), session=session)
+            session.commit()
+        assert {tuple(row) for row in scene.stage.rows("SELECT fence, owner FROM hookware_task")} == {(0, None)}
 
 
 @EVERY_DATABASE_ON_A_LOOP
