@@ -198,6 +198,28 @@ async def test_a_commit_under_way_is_waited_for_at_the_stop_and_its_task_given_b
     assert (info.state, info.attempt_count, info.owner, world.started) == (State.PENDING, 0, None, [])
 
 
+async def test_no_slot_is_offered_any_more_once_the_stop_has_begun() -> None:
+    gate, answer = Gate(), anyio.Event()
+
+    async def wait(_call: str) -> None:
+        await answer.wait()
+
+    async with dispatching(gate) as world:
+        await until_it_offers(world)
+        commit(world, new_task(1))
+        await world.until(lambda: gate.inside)
+        world.store.before = wait
+        world.dispatcher.wake.notify()
+        await world.until(lambda: world.store.asked.count("claim") == 2)
+        async with anyio.create_task_group() as stopping:
+            stopping.start_soon(world.dispatcher.stop)
+            await anyio.wait_all_tasks_blocked()
+            answer.set()  # of a claim that was under way
+            await anyio.wait_all_tasks_blocked()
+            assert world.dispatcher.hand_off.place_for("default") is None
+            gate.open.set()
+
+
 async def test_what_was_committed_too_late_is_given_back_and_claimed_anew() -> None:
     env = SteppedEnv()
     async with dispatching(env=env, lease_seconds=LEASE_SECONDS) as world:

@@ -32,6 +32,24 @@ BUGS: tuple[Bug, ...] = (
         ),
     ),
     bug(
+        "a task is handed over before the commit that brings it",
+        breaks("I2", "I4", "I5", "I7", "I15", store="sqlite"),
+        (
+            "store/sql/row_events.py",
+            "                return [place]\n",
+            "                place.committed()\n                return [place]\n",
+        ),
+    ),
+    bug(
+        "the stop does not wait for commits that are under way",
+        breaks("I20"),
+        (
+            "dispatcher.py",
+            "        return bool(self._attempts or self.hand_off.taken_count)\n",
+            "        return bool(self._attempts)\n",
+        ),
+    ),
+    bug(
         "the heartbeat stops before running tasks have drained",
         breaks("I4"),
         (
