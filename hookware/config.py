@@ -30,7 +30,8 @@ class Config:
         concurrency: tasks that may run at once in this process.
         dispatch_deadline_seconds: how long an attempt may take, where the task does not say.
         lease_seconds: how long a claim is good for without renewal; a dead process's tasks wait this long.
-        poll_seconds: the longest wait before the database is asked for due tasks, woken or not.
+        poll_seconds: the longest wait before the database is asked for due tasks, woken or not; three times as long
+            where the notices of other processes are heard.
         drain_seconds: how long running tasks may go on at shutdown before they are cancelled and given back.
         overrun_seconds: how long past its deadline a handler may still hold its slot and lease.
         crash_limit: how many expired leases make a task dead.

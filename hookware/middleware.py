@@ -76,7 +76,8 @@ class Hookware:
         concurrency: tasks that may run at once in this process.
         dispatch_deadline_seconds: how long one attempt may take, where the task does not say.
         lease_seconds: how long the tasks of a process that dies on another host wait before others take them.
-        poll_seconds: the longest wait before the database is asked for due tasks.
+        poll_seconds: the longest wait before the database is asked for due tasks; three times as long where the
+            notices of other processes are heard, as on PostgreSQL.
         drain_seconds: how long running tasks may go on at shutdown before they are cancelled and given back.
         crash_limit: how many processes a task may take down before it is dead.
         tombstone_seconds: how long the name of a finished task stays taken.
