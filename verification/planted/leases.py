@@ -94,7 +94,7 @@ BUGS: tuple[Bug, ...] = (
         breaks("I18", "I19", "I1"),
         (
             "dispatcher.py",
-            "        self._ask_at = now + min(self._poll(), self._slowdown.remaining())\n",
+            "        self._ask_at = now + min(self._poll() * polls, self._slowdown.remaining())\n",
             '        self._ask_at = float("inf")\n',
         ),
     ),
