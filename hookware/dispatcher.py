@@ -5,7 +5,7 @@ are free slots. Each attempt then delivers its task, decides (`core.lifecycle`),
 end: stop claiming, let the running ones end, cut the others short and give them back, and stop the heartbeat last.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import anyio
@@ -49,6 +49,7 @@ class Dispatcher:
         wake: notify it, from any thread, when tasks may be due.
         health: whether the loops are well.
         hand_off: where tasks come from that commits of this process leave leased to it.
+        slowdown: the queues that are left alone because their handlers answered 503.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is wired from, each by keyword
@@ -70,14 +71,13 @@ class Dispatcher:
     ) -> None:
         self.wake = Wake()
         self.health = health or Health(env)
-        # What it works with.
         self._store, self._heartbeat = store, heartbeat
         self._env, self._config, self._events, self._owner = env, config, events, owner
         self._hurry, self._on_left_over, self._is_told = hurry, on_left_over, is_told
         self._settler = Settler(store, env, self.health)
-        self._recorder, self._slowdown = Recorder(env, config, owner), Slowdown(env)
+        self._recorder, self.slowdown = Recorder(env, config, owner), Slowdown(env)
         self._foreground = foreground or Foreground(env, config)
-        self._alarms, self.hand_off = Alarms(env), HandOff(owner, env, config)
+        self._alarms, self.hand_off = Alarms(env), HandOff(owner, env, config, self._foreground.most_to_come)
         self._deliverer = Deliverer(
             deliver, rests, self._concluded, alarms=self._alarms, heartbeat=heartbeat,
             foreground=self._foreground, env=env, config=config, events=events,
@@ -158,18 +158,13 @@ class Dispatcher:
         """How many tasks hold a slot here."""
         return len(self._attempts) - self._settling_count
 
-    @property
-    def slowed(self) -> dict[str, float]:
-        """The queues that are left alone because their handlers answered 503, each for how many seconds more."""
-        return self._slowdown.seconds()
-
     async def _supervised(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         await supervise(name, body, env=self._env, events=self._events, health=self.health)
 
     async def _run_attempts(self, loops: TaskGroup) -> None:
         async with anyio.create_task_group() as attempts:
-            take_over = partial(self._take_over, attempts)
-            loops.start_soon(self._supervised, "hand-off", partial(self.hand_off.run, take_over))
+            receive = partial(self.hand_off.run, partial(self._take_over, attempts), self._give_back)
+            loops.start_soon(self._supervised, "hand-off", receive)
             try:
                 with self._claiming:
                     await self._supervised("dispatcher", partial(self._claim_until_stopped, attempts))
@@ -203,7 +198,7 @@ class Dispatcher:
         if now < self._ask_at:
             return False
         # Nobody said that anything is due: a claim is a write, so ask first.
-        self._know_due(await self._store.next_due(self._slowdown.excluded()))
+        self._know_due(await self._store.next_due(self.slowdown.excluded()))
         return self._env.monotonic() >= self._due_at
 
     async def _has_its_turn(self) -> bool:
@@ -216,7 +211,7 @@ class Dispatcher:
         asked, sent_at = self._free_slots, self._env.monotonic()
         self._hinted = False
         self._env.fp("dispatch.claim.before")
-        lease_us, exclude = int(self._config.lease_seconds * 1e6), self._slowdown.excluded()
+        lease_us, exclude = int(self._config.lease_seconds * 1e6), self.slowdown.excluded()
         claim = Claim(owner=self._owner, limit=asked, lease_us=lease_us, exclude=exclude)
         # What a cancelled claim has leased would be known to nobody.
         with anyio.CancelScope(shield=True) as self._claim_on_its_way:
@@ -238,8 +233,8 @@ class Dispatcher:
 
     def _offer(self) -> None:
         """Let as many tasks be committed already leased to this process as could begin: nothing else waits for that."""
-        count = 0 if self._stopping else self._free_slots - self._foreground.waiting_count
-        self.hand_off.offer(count, self._slowdown.excluded())
+        self.hand_off.offer(0)  # before the slots are counted
+        self.hand_off.offer(0 if self._stopping else self._free_slots, self.slowdown.excluded())
 
     def _take_over(self, attempts: TaskGroup) -> None:
         """Begin what was committed here already leased to this process; give back what must not begin now."""
@@ -252,6 +247,11 @@ class Dispatcher:
         self._note_idle()
         if not begun:
             self._waiting.cancel()  # a slot was given back
+
+    async def _give_back(self, leases: Sequence[Lease]) -> None:
+        """Let go of what may be leased to this process unknown to it: where it is not, that is refused."""
+        if any(await self._store.settle([Settlement(lease, Release()) for lease in leases])):
+            self.wake.notify()
 
     def _hold(self, attempt: Attempt) -> None:
         lease, task, sent_at = attempt.lease, attempt.task, attempt.claimed_at
@@ -282,7 +282,7 @@ class Dispatcher:
         now = self._env.monotonic()
         self._due_at = float("inf") if next_due_us is None else now + next_due_us / 1e6
         polls = POLLS_WHERE_TOLD if self._is_told() and not self._held_back else 1
-        self._ask_at = now + min(self._poll() * polls, self._slowdown.remaining())
+        self._ask_at = now + min(self._poll() * polls, self.slowdown.remaining())
 
     def _pause(self) -> float:
         """How long to wait for a notice or a free slot."""
@@ -312,7 +312,7 @@ class Dispatcher:
         attempt.settling = True
         began_at = attempt.began_at or attempt.claimed_at
         seconds, waited = self._env.monotonic() - began_at, began_at - attempt.claimed_at
-        self._slowdown.note(attempt.task.queue_name, outcome)
+        self.slowdown.note(attempt.task.queue_name, outcome)
         decision = attempt.decision(outcome, self._config, self._env)
         settled = partial(self._settled, attempt, decision, seconds, waited)
         if isinstance(outcome, Succeeded) and outcome.completed:
@@ -381,6 +381,7 @@ class Dispatcher:
         self._hurry(0)
         await self.until_idle(self._env.monotonic() + _WRITE_SECONDS)
         self.hand_off.close()
+        await self.hand_off.give_back_all(self._give_back, seconds=_WRITE_SECONDS)
         self._env.fp("dispatch.shutdown.4")
 
     def _begin_to_stop(self, drain_seconds: float) -> None:

@@ -140,9 +140,9 @@ class Rule:
             return max(0, self._concurrency - running)
         return max(0, min(self._claimed_at_once, self.limit - running))
 
-    def waiting_count(self, now: float) -> int:
-        """How many claimed tasks wait for their begin while users are there."""
-        return len(self._to_begin) if self.presence(now) else 0
+    def most_to_come(self, now: float) -> int:
+        """How many tasks may come at once that nobody claims; while users are there, those that wait count."""
+        return max(0, self._claimed_at_once - len(self._to_begin)) if self.presence(now) else self._concurrency
 
     def pause(self, since: float, now: float, task: object = None) -> float:
         """How many seconds to wait before the next claim, or before a claimed `task` begins; then ask again.
@@ -215,10 +215,9 @@ class Foreground:
         """How many tasks may be claimed now, with so many running."""
         return self._rule.room(running, self._env.monotonic()) if self._on else self._concurrency - running
 
-    @property
-    def waiting_count(self) -> int:
-        """How many claimed tasks wait here because users are there."""
-        return self._rule.waiting_count(self._env.monotonic()) if self._on else 0
+    def most_to_come(self) -> int:
+        """How many tasks may come at once that nobody claims; from any thread."""
+        return self._rule.most_to_come(self._env.monotonic()) if self._on else self._concurrency
 
     def presence(self) -> float:
         """In how many seconds there will be more room, because users are gone then; infinite if there are none."""

@@ -194,7 +194,7 @@ class Processing:
         await self._outbox.runner.run(partial(minutes.add, clock=self._outbox.own_clock, gathered=gathered))
 
     def _doing(self) -> Doing:
-        return Doing(self._dispatcher.running_count, self._dispatcher.slowed)
+        return Doing(self._dispatcher.running_count, self._dispatcher.slowdown.seconds())
 
     def _deliver(self, delivery: Delivery, alarms: Alarms, on_ended: Callable[[Call], None]) -> Call | Failed:
         if not self._rests(delivery):

@@ -228,6 +228,7 @@ class UnitOfWork:
         limiter = self._commit_limiter(own, writes=bool(rows) or complete_too is not None)
         await self._run(lambda: own.commit_all(rows, complete_too, self._committed, line), limiter)
         self.outbox.env.fp("commit.committed")
+        self.outbox.committed(own.task_count, own.places)
 
     def commit_here(self) -> None:
         """Commit in the thread in which a task's handler has just returned, where nothing has to be waited for.
@@ -245,6 +246,7 @@ class UnitOfWork:
         self.outbox.env.fp("commit.before")
         own.commit_all(rows, complete_too, self._committed)
         self.outbox.env.fp("commit.committed")
+        self.outbox.committed(own.task_count, own.places)
 
     def _completion(self) -> Callable[[Connection], None] | None:
         """Give what ends the task in the transaction that is about to be committed; None: nothing is to be ended."""
@@ -267,8 +269,8 @@ class UnitOfWork:
     def _committed(self) -> None:
         if self.delivery is not None:
             self.delivery.completed = True
-        if self._own is not None:
-            self.outbox.committed(self._own.task_count, self._own.places)
+        for place in () if self._own is None else self._own.places:
+            place.committed()
 
     def _refuse_after_the_end(self) -> None:
         if self._finished:

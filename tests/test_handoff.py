@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hookware.config import Config
 from hookware.core.lifecycle import Complete, Release, State
 from hookware.core.queue import QueueSettings
-from hookware.core.task import NewTask
-from hookware.handoff import STALE_PART, HandOff, Place
+from hookware.core.task import Lease, NewTask
+from hookware.handoff import DEAF_SECONDS, STALE_PART, HandOff, Place
 from tests.dispatching import Dispatching, Gate, dispatching
 from tests.samples import SteppedEnv, leased_task, new_task
 
@@ -27,13 +27,13 @@ QUEUES = {
 
 
 def opened(count: int, env: SteppedEnv | None = None) -> HandOff:
-    hand_off = HandOff("me", env or SteppedEnv(), Config(queues=QUEUES, lease_seconds=LEASE_SECONDS))
+    hand_off = HandOff("me", env or SteppedEnv(), Config(queues=QUEUES, lease_seconds=LEASE_SECONDS), lambda: 10)
     hand_off.offer(count)
     return hand_off
 
 
 def place_in(hand_off: HandOff, queue_name: str = "default") -> Place:
-    place = hand_off.place_for(queue_name)
+    place = hand_off.place_for(queue_name, 1)
     assert place is not None
     return place
 
@@ -49,7 +49,7 @@ def test_no_more_is_taken_than_is_offered_and_all_is_given_back(steps: list[str]
             hand_off.offer(count)
             offered = count
         elif step == "take":
-            place = hand_off.place_for("default")
+            place = hand_off.place_for("default", 1)
             assert (place is not None) is (offered > 0)
             if place is not None:
                 offered -= 1
@@ -77,14 +77,14 @@ def _commit(place: Place) -> int:
 
 @pytest.mark.parametrize(("queue_name", "is_open"), [("rated", False), ("narrow", False), ("plain", True), ("x", True)])
 def test_only_queues_without_limits_are_open(queue_name: str, is_open: bool) -> None:
-    assert (opened(1).place_for(queue_name) is not None) is is_open
+    assert (opened(1).place_for(queue_name, 1) is not None) is is_open
 
 
 def test_a_queue_that_is_left_alone_is_not_open() -> None:
     hand_off = opened(1)
     hand_off.offer(1, frozenset({"slow"}))
-    assert hand_off.place_for("slow") is None
-    assert hand_off.place_for("other") is not None
+    assert hand_off.place_for("slow", 1) is None
+    assert hand_off.place_for("other", 1) is not None
 
 
 def test_a_place_that_nobody_speaks_of_any_more_is_given_back() -> None:
@@ -112,9 +112,60 @@ def test_nothing_comes_once_it_is_closed() -> None:
     hand_off = opened(2)
     place = place_in(hand_off)
     hand_off.close()
-    assert hand_off.place_for("default") is None
+    assert hand_off.place_for("default", 1) is None
     _commit(place)
     assert (hand_off.arrived(), hand_off.taken_count) == ([], 0)
+
+
+def test_no_more_come_at_once_than_may() -> None:
+    hand_off = HandOff("me", SteppedEnv(), Config(), lambda: 1)
+    hand_off.offer(5)
+    place = place_in(hand_off)
+    assert hand_off.place_for("default", 2) is None
+    place.forget()
+    assert hand_off.place_for("default", 3) is not None
+
+
+def test_where_the_event_loop_does_not_listen_the_next_tasks_are_for_anybody() -> None:
+    env = SteppedEnv()
+    hand_off = opened(5, env)
+    _commit(place_in(hand_off))
+    env.advance(DEAF_SECONDS)
+    _commit(place_in(hand_off))
+    env.advance(DEAF_SECONDS / 2)
+    assert hand_off.place_for("default", 1) is None
+    assert len(hand_off.arrived()) == 2
+    assert hand_off.place_for("default", 1) is not None
+
+
+async def test_what_may_be_committed_is_given_back_at_once_and_again() -> None:
+    env = SteppedEnv()
+    hand_off = opened(9, env)
+    given_back: list[tuple[float, list[Lease]]] = []
+    asked = anyio.Event()
+
+    async def give_back(leases: list[Lease]) -> None:
+        given_back.append((env.monotonic(), leases))
+        asked.set()
+        if len(given_back) == 1:
+            raise OSError("the database is away")
+
+    unknown, never_inserted, cancelled = place_in(hand_off), place_in(hand_off), place_in(hand_off)
+    unknown.task = leased_task(1)
+    unknown.forget()
+    never_inserted.forget()
+    with pytest.raises(KeyError), cancelled:
+        raise KeyError
+    leases = [unknown.lease, cancelled.lease]
+    assert hand_off.taken_count == 0
+    with pytest.raises(OSError, match="away"):
+        await hand_off._give_back(give_back, until=env.monotonic())
+    for seconds in (1.0, LEASE_SECONDS):
+        env.advance(seconds)
+        await hand_off._give_back(give_back, until=env.monotonic())
+        await hand_off._give_back(give_back, until=env.monotonic())
+    assert given_back == [(0.0, leases), (1.0, leases), (1.0 + LEASE_SECONDS, leases)]
+    assert asked.is_set()
 
 
 # With a dispatcher.
@@ -154,7 +205,7 @@ async def test_born_and_claimed_tasks_share_the_slots() -> None:
         await world.until(lambda: gate.inside == 2)
         await anyio.wait_all_tasks_blocked()
         assert (gate.inside, world.store.claims[-1].limit) == (2, 1)
-        assert world.dispatcher.hand_off.place_for("default") is None, "others wait for a slot"
+        assert world.dispatcher.hand_off.place_for("default", 1) is None, "others wait for a slot"
         commit(world, new_task(2), place)
         await world.until(lambda: gate.inside == 3)
         gate.open.set()
@@ -177,11 +228,11 @@ async def test_nothing_is_offered_while_something_is_due() -> None:
     gate = Gate()
     async with dispatching(gate, new_task(1), new_task(2), concurrency=1) as world:
         await world.until(lambda: gate.inside)
-        assert world.dispatcher.hand_off.place_for("default") is None
+        assert world.dispatcher.hand_off.place_for("default", 1) is None
         gate.open.set()
         await world.until(lambda: len(world.settled) == 2)
         await until_it_offers(world)
-        assert world.dispatcher.hand_off.place_for("default") is not None
+        assert world.dispatcher.hand_off.place_for("default", 1) is not None
 
 
 async def test_a_commit_under_way_is_waited_for_at_the_stop_and_its_task_given_back() -> None:
@@ -191,7 +242,7 @@ async def test_a_commit_under_way_is_waited_for_at_the_stop_and_its_task_given_b
         async with anyio.create_task_group() as stopping:
             stopping.start_soon(world.dispatcher.stop)
             await anyio.wait_all_tasks_blocked()
-            assert world.dispatcher.hand_off.place_for("default") is None
+            assert world.dispatcher.hand_off.place_for("default", 1) is None
             commit(world, new_task(1), place)
     info = await world.store.get(1)
     assert info is not None
@@ -216,8 +267,40 @@ async def test_no_slot_is_offered_any_more_once_the_stop_has_begun() -> None:
             await anyio.wait_all_tasks_blocked()
             answer.set()  # of a claim that was under way
             await anyio.wait_all_tasks_blocked()
-            assert world.dispatcher.hand_off.place_for("default") is None
+            assert world.dispatcher.hand_off.place_for("default", 1) is None
             gate.open.set()
+
+
+async def test_what_was_committed_unknown_to_anybody_runs_at_once_and_has_not_crashed() -> None:
+    async with dispatching() as world:
+        await until_it_offers(world)
+        place = place_in(world.dispatcher.hand_off)
+        world.store.insert([new_task(1)], place)
+        place.forget()
+        await world.until(lambda: world.settled)
+        (attempt,) = world.deliveries
+        assert (world.settled, attempt.task.crash_count) == ([(1, Complete(), True)], 0)
+        assert attempt.task.attempt_count == 1
+
+
+async def test_what_is_given_back_is_no_other_lease_of_the_task() -> None:
+    gate = Gate()
+    async with dispatching(gate) as world:
+        await until_it_offers(world)
+        for number in range(2):
+            place = place_in(world.dispatcher.hand_off)
+            place.task = leased_task(1)  # inserted, and rolled back
+            place.forget()
+            if number == 0:
+                world.insert(new_task(1))  # the same one, tried again
+                await world.until(lambda: gate.inside)
+        await world.dispatcher.hand_off.give_back_all(world.dispatcher._give_back, seconds=5)
+        info = await world.store.get(1)
+        assert info is not None
+        assert info.state is State.LEASED
+        gate.open.set()
+        await world.until(lambda: world.settled)
+        assert world.settled == [(1, Complete(), True)]
 
 
 async def test_what_was_committed_too_late_is_given_back_and_claimed_anew() -> None:

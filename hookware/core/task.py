@@ -208,11 +208,13 @@ class LeasedTask:
 class Birth:
     """The wish that a task be leased as it is inserted, and what came of it.
 
-    `retry` is how the task is tried again where it does not say. `task` is what was leased; None: nothing was, because
-    the queue is paused, or is set otherwise at run time.
+    No other lease of the task has this `fence`, not even where its transaction is tried again. `retry` is how the task
+    is tried again where it does not say. `task` is what was leased; None: nothing was, because the queue is paused, or
+    is set otherwise at run time.
     """
 
     owner: str
     lease_us: int
+    fence: int
     retry: RetryOptions | None = None
     task: LeasedTask | None = None

@@ -252,6 +252,7 @@ class MemoryStore:
         if birth is None or self._queues.is_set(task.queue_name):
             self._put(row)
         else:
+            row = replace(row, fence=birth.fence - 1)
             birth.task = self._lease(row, Claim(owner=birth.owner, limit=1, lease_us=birth.lease_us), now_us)
 
     def _add(self, task: NewTask, birth: Birth | None) -> AddResult:

@@ -10,11 +10,12 @@ from hookware.core.task import Birth, Keys, LeasedTask, Lineage
 from hookware.store.base import AddResult
 from tests.store.subject import LEASE_US, START_US, Subject, new_task
 
+FENCE = 1 << 20
 OWN_RETRY = RetryOptions(task_retry_limit=3)
 
 
 def birth(retry: RetryOptions | None = None) -> Birth:
-    return Birth("me", LEASE_US, retry)
+    return Birth("me", LEASE_US, FENCE, retry)
 
 
 async def born(subject: Subject, queue_name: str = "default") -> LeasedTask:
@@ -40,7 +41,7 @@ class BirthContract:
         wish = birth(claimed.retry)
         await subject.store.add([given], wish)
         assert wish.task is not None
-        assert replace(wish.task, id=2, owner=claimed.owner) == claimed
+        assert replace(wish.task, id=2, owner=claimed.owner, fence=1) == claimed
         one, other = await subject.get(1), await subject.get(2)
         assert replace(one, id=2) == other
         assert (one.state, one.owner, one.attempt_count) == (State.LEASED, "me", 1)
@@ -56,7 +57,7 @@ class BirthContract:
         assert (ended.lease, ended.crash_count) == (task.lease, 0)
         assert await subject.settle(ended.lease, Retry(0, None, "gone", crashed=True)) is True
         again = await subject.claim_one()
-        assert (again.fence, again.attempt_count, again.crash_count) == (2, 2, 1)
+        assert (again.fence, again.attempt_count, again.crash_count) == (FENCE + 1, 2, 1)
         assert await subject.settle(task.lease, Complete()) is False
 
     async def test_it_is_settled_like_any_other(self, subject: Subject) -> None:

@@ -129,7 +129,7 @@ async def test_an_answer_counts_only_if_the_file_was_still_before_it_was_asked(s
     still = StillFile(str(site.path), site.env)
     assert still.look().is_still is False
     for seconds, counts in ((STILL_SECONDS / 2, False), (STILL_SECONDS * 2, True)):
-        look = Look(still.look().signature, 7.0, 7.0 - seconds)
+        look = Look(still.look().signature, 7.0, 7.0 - seconds, 0)
         still.remember(look, frozenset(), LATER_US)
         assert (still.answer(look, frozenset()) is not None) is counts
 
@@ -143,6 +143,17 @@ async def test_what_cannot_be_looked_at_is_always_asked(site: Site, place: str) 
     look = still.look()
     still.remember(look, frozenset(), None)
     assert still.answer(still.look(), frozenset()) is None
+
+
+async def test_through_a_link_it_is_the_file_itself_that_is_looked_at(site: Site) -> None:
+    link = site.path.with_name("link.db")
+    link.symlink_to(site.path)
+    still = StillFile(str(link), site.env)
+    before = still.look()
+    with site.other_process() as other:
+        other.execute("PRAGMA user_version = 7")
+        other.commit()
+        assert still.look().signature != before.signature, "the log of the file has changed, not the file"
 
 
 def test_only_a_plain_path_is_looked_at() -> None:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from hookware import Hookware, async_request_session, request_session, taskqueue
 from hookware.core.queue import QueueSettings
 from hookware.env import Env
+from hookware.events import TasksCommitted
 from hookware.processing import Processing
 from hookware.taskqueue import Queue, Task
 from tests.asgi import request
@@ -33,7 +34,9 @@ from tests.databases import (
 from tests.stage import Stage
 
 HARDLY_EVER = 3600.0
-_ROW = "SELECT state, fence, attempt_count, eta_us = created_us, first_attempt_us - eta_us FROM hookware_task"
+_ROW = (
+    "SELECT state, fence >= 1048576, attempt_count, eta_us = created_us, first_attempt_us - eta_us FROM hookware_task"
+)
 
 
 class CountingEnv(Env):
@@ -92,7 +95,7 @@ class Scene:
     def offers(self) -> bool:
         """Whether a slot could be taken now."""
         outbox = self.stage.hookware._outbox
-        place = None if outbox.hand_off is None else outbox.hand_off.place_for("default")
+        place = None if outbox.hand_off is None else outbox.hand_off.place_for("default", 1)
         if place is not None:
             place.forget()
         return place is not None
@@ -108,7 +111,7 @@ class Scene:
     def assert_handed(self) -> None:
         """See that the one task runs that there is, and was never claimed."""
         assert self.env.passed["claim.before"] == 0, self.env.passed
-        assert [tuple(row) for row in self.stage.rows(_ROW)] == [(1, 1, 1, True, 0)]
+        assert [tuple(row) for row in self.stage.rows(_ROW)] == [(1, True, 1, True, 0)]
 
 
 @pytest.fixture
@@ -300,6 +303,23 @@ async def test_the_statement_that_adds_it_is_the_only_one_that_it_takes(scene: S
         await anyio.wait_all_tasks_blocked()
         changes = [each for each in asked if "INTO hookware_task" in each or "UPDATE hookware_task" in each]
         assert [each.split()[0] for each in changes] == ["INSERT"]
+
+
+async def test_who_hears_of_a_commit_finds_the_writers_turn_free(scene: Scene) -> None:
+    async with scene.running(route_with_own_session) as hookware:
+        turns: list[bool] = []
+        lock = hookware._outbox.write_lock
+        assert lock is not None
+
+        def note(_event: object) -> None:
+            lock.acquire()
+            lock.release()
+            turns.append(True)
+
+        hookware.events.subscribe(note, TasksCommitted)
+        await on_request(scene)
+        await scene.until_inside(1)
+        assert turns == [True]
 
 
 def test_the_settings_that_matter_are_limits() -> None:

@@ -92,6 +92,8 @@ BUGS: tuple[Bug, ...] = (
             "transaction.py",
             "    session.add_all(rows)\n    _ledger(session, outbox, unit).rows.extend(rows)\n",
             (
+                "    from sqlalchemy import insert\n"
+                "    from hookware.store.sql.tables import task_table\n"
                 "    names = [column.name for column in task_table.columns]\n"
                 "    given = [{name: getattr(row, name) for name in names} for row in rows]\n"
                 "    values = [{name: value for name, value in row.items() if value is not None} for row in given]\n"

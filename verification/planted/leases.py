@@ -94,13 +94,13 @@ BUGS: tuple[Bug, ...] = (
         breaks("I18", "I19", "I1"),
         (
             "dispatcher.py",
-            "        self._ask_at = now + min(self._poll() * polls, self._slowdown.remaining())\n",
+            "        self._ask_at = now + min(self._poll() * polls, self.slowdown.remaining())\n",
             '        self._ask_at = float("inf")\n',
         ),
     ),
     bug(
         "a claim that a shutdown cancels is forgotten, with what it has leased",
-        breaks("I20"),
+        breaks("I20", seeds=120),
         (
             "dispatcher.py",
             "        with anyio.CancelScope(shield=True) as self._claim_on_its_way:\n",

@@ -15,6 +15,8 @@ from verification.simulation.watch import Seen, Watch
 from verification.simulation.wire import Wire
 from verification.simulation.world import Promise, World
 
+_HANDED_PART = 0.5  # of the tasks that could be: the others are claimed
+
 
 class WatchedMemory(MemoryStore):
     """The store, with an eye on each of its rows."""
@@ -60,14 +62,19 @@ class MemoryDatabase:
         if not commits:
             world.note("rolled_back", task=promise.task.id)
             return
-        is_plain, hand_off = promise.task.is_plain, node.hand_off
-        place = hand_off.place_for(promise.task.queue_name) if is_plain and hand_off is not None else None
+        new = promise.task
+        hand_off = node.hand_off if new.is_plain and world.random.random() < _HANDED_PART else None
+        place = None if hand_off is None else hand_off.place_for(new.queue_name, new.id)
         self._memory.insert([promise.task], place)
         if place is None or place.task is None:
             node.hint()
         else:
             await asyncio.sleep(world.random.expovariate(1 / world.faults.delay_seconds))
-            place.committed()
+            if world.random.random() < world.faults.error_after:
+                world.count("commits without an answer")
+                place.forget()
+            else:
+                place.committed()
 
     async def serve(
         self, _node: Node, app: ASGIApp, _delivery: Delivery, scope: Scope, receive: Receive, send: Send

@@ -31,12 +31,12 @@ def insert_leased(connection: Connection, row: Mapping[str, Any], birth: Birth, 
         Whether it is there: not where its queue is paused, or is set at run time otherwise than configured.
     """
     given = {name: value for name, value in row.items() if name in task_table.c}
-    values = given | {"now": now_us, "lease_us": birth.lease_us, "owner": birth.owner}
+    values = given | {"now": now_us, "lease_us": birth.lease_us, "owner": birth.owner, "fence": birth.fence}
     until_us = connection.execute(_statement(frozenset(given)), values).scalar_one_or_none()
     if until_us is None:
         return False
     began_us = until_us - birth.lease_us
-    leased = {**_ABSENT, **given, **dict.fromkeys(_NOW_COLUMNS, began_us), "fence": 1, "attempt_count": 1}
+    leased = {**_ABSENT, **given, **dict.fromkeys(_NOW_COLUMNS, began_us), "fence": birth.fence, "attempt_count": 1}
     birth.task = to_leased({**leased, "lease_until_us": until_us}, began_us, birth.retry)
     return True
 
@@ -49,7 +49,7 @@ def _statement(names: frozenset[str]) -> Insert:
     now = select(bindparam("now", type_=DatabaseTime()).label("us")).subquery("now")
     values: dict[str, Any] = {name: bindparam(name, type_=task_table.c[name].type) for name in sorted(names)}
     values |= dict.fromkeys(_NOW_COLUMNS, now.c.us)
-    values |= {"state": literal_column(str(int(State.LEASED))), "fence": _ONE, "attempt_count": _ONE}
+    values |= {"state": literal_column(str(int(State.LEASED))), "attempt_count": _ONE}
     values["owner"] = bindparam("owner", type_=task_table.c.owner.type)
     values["lease_until_us"] = now.c.us + bindparam("lease_us", type_=BigInteger())
     chosen = select(*values.values()).select_from(now).where(_is_open)

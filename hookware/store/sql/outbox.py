@@ -283,9 +283,10 @@ class Outbox:
             self._added(tasks, self.store.add_blocking(tasks, place), place)
 
     def _place_for(self, tasks: Sequence[NewTask]) -> Place | nullcontext[None]:
-        if self.hand_off is None or len(tasks) != 1 or not tasks[0].is_plain:
+        hand_off = self.hand_off  # a stop may take it away
+        if hand_off is None or len(tasks) != 1 or not tasks[0].is_plain:
             return nullcontext()
-        return self.hand_off.place_for(tasks[0].queue_name) or nullcontext()
+        return hand_off.place_for(tasks[0].queue_name, tasks[0].id) or nullcontext()
 
     def _added(self, tasks: Sequence[NewTask], results: Sequence[AddResult], place: Place | None) -> None:
         self.committed(results.count(AddResult.ADDED), [place] if place is not None and place.task is not None else [])

@@ -55,8 +55,10 @@ def write(connection: Connection, rows: Sequence[TaskRow], *, is_last: bool = Tr
     outbox = outbox_of(connection.engine)
     if outbox is not None:
         outbox.check_schema(connection)
-        if is_last and len(rows) == 1 and outbox.hand_off is not None and _is_plain(instance_dict(rows[0])):
-            place = None if _sees_snapshot(connection, outbox) else outbox.hand_off.place_for(rows[0].queue_name)
+        hand_off = outbox.hand_off  # a stop may take it away
+        if is_last and len(rows) == 1 and hand_off is not None and _is_plain(instance_dict(rows[0])):
+            row, sees_snapshot = rows[0], _sees_snapshot(connection, outbox)
+            place = None if sees_snapshot else hand_off.place_for(row.queue_name, row.id)
             if place is not None and _write_leased(connection, rows[0], place, outbox):
                 return [place]
     insert_objects(connection, rows)

@@ -18,11 +18,12 @@ _Signature = tuple[tuple[int, int, int], ...]
 
 
 class Look(NamedTuple):
-    """How the file looked at a moment, and since when it has looked so, by `Env.monotonic`."""
+    """How the file looked at a moment, and since when it has looked so, by `Env.monotonic`; and the time of then."""
 
     signature: _Signature
     at: float
     since: float
+    now_us: int
 
     @property
     def is_still(self) -> bool:
@@ -51,16 +52,17 @@ class StillFile:
     """
 
     def __init__(self, path: str, env: Env) -> None:
-        path = os.path.abspath(path) if path else ""
+        path = os.path.realpath(path) if path else ""  # the log lies beside the file that a link leads to
         self._paths = (path, f"{path}-wal") if path else ()
         self._env = env
-        self._last = Look((), 0.0, 0.0)
+        self._last = Look((), 0.0, 0.0, 0)
         self._answer: Answer | None = None
 
     def look(self) -> Look:
         """Look at the file."""
         signature, now = self._signature(), self._env.monotonic()
-        self._last = Look(signature, now, self._last.since if signature == self._last.signature else now)
+        since = self._last.since if signature == self._last.signature else now
+        self._last = Look(signature, now, since, self._env.now_us())
         return self._last
 
     def answer(self, look: Look, exclude: frozenset[str]) -> Answer | None:
@@ -68,12 +70,12 @@ class StillFile:
         answer = self._answer
         if answer is None or (answer.look.signature, answer.exclude) != (look.signature, exclude):
             return None
-        is_due = answer.until_due_us(self._env.now_us()) == 0
+        is_due = answer.until_due_us(look.now_us) == 0
         return None if is_due or look.at - answer.look.at >= MOST_SECONDS else answer
 
     def remember(self, look: Look, exclude: frozenset[str], until_due_us: int | None) -> None:
         """Keep what the database has answered after this look."""
-        due_us = None if until_due_us is None else self._env.now_us() + until_due_us
+        due_us = None if until_due_us is None else look.now_us + until_due_us
         self._answer = Answer(look, exclude, due_us) if look.is_still else None
 
     def _signature(self) -> _Signature:
