@@ -5,7 +5,7 @@ are free slots. Each attempt then delivers its task, decides (`core.lifecycle`),
 end: stop claiming, let the running ones end, cut the others short and give them back, and stop the heartbeat last.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
@@ -163,8 +163,8 @@ class Dispatcher:
 
     async def _run_attempts(self, loops: TaskGroup) -> None:
         async with anyio.create_task_group() as attempts:
-            receive = partial(self.hand_off.run, partial(self._take_over, attempts), self._give_back)
-            loops.start_soon(self._supervised, "hand-off", receive)
+            take_over = partial(self._take_over, attempts)
+            loops.start_soon(self._supervised, "hand-off", partial(self.hand_off.run, take_over))
             try:
                 with self._claiming:
                     await self._supervised("dispatcher", partial(self._claim_until_stopped, attempts))
@@ -244,13 +244,14 @@ class Dispatcher:
             self._hold(attempt)
         for attempt in begun:
             self._deliverer.deliver(attempts, attempt)
+        for lease in self.hand_off.doubtful():  # where it is not leased, that is refused
+            self._settler.settle(Settlement(lease, Release()), lambda: True, self._given_back)
         self._note_idle()
         if not begun:
             self._waiting.cancel()  # a slot was given back
 
-    async def _give_back(self, leases: Sequence[Lease]) -> None:
-        """Let go of what may be leased to this process unknown to it: where it is not, that is refused."""
-        if any(await self._store.settle([Settlement(lease, Release()) for lease in leases])):
+    def _given_back(self, answer: Answer) -> None:
+        if answer is Answer.ACCEPTED:
             self.wake.notify()
 
     def _hold(self, attempt: Attempt) -> None:
@@ -381,7 +382,6 @@ class Dispatcher:
         self._hurry(0)
         await self.until_idle(self._env.monotonic() + _WRITE_SECONDS)
         self.hand_off.close()
-        await self.hand_off.give_back_all(self._give_back, seconds=_WRITE_SECONDS)
         self._env.fp("dispatch.shutdown.4")
 
     def _begin_to_stop(self, drain_seconds: float) -> None:

@@ -6,20 +6,14 @@ there, and the slot is free again. Where nobody can say whether it was committed
 """
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import count
 from types import TracebackType
 from typing import Final
 
-import anyio
-
 from hookware.config import Config
 from hookware.core.task import Birth, Lease, LeasedTask
 from hookware.env import Env, Wake
-from hookware.log import log_of
-
-GiveBack = Callable[[list[Lease]], Awaitable[None]]
-"""Gives leases back, as far as they are there."""
 
 STALE_PART: Final = 3 / 8
 """Nothing begins on a lease of which more has gone by: one more beat of the heartbeat, and it would be given up."""
@@ -29,8 +23,6 @@ DEAF_SECONDS: Final = 0.05
 
 _AGAIN_SECONDS: Final = 1.0
 _FIRST_FENCE: Final = 2**20  # claims raise a fence by one: hardly any task has so many
-
-_logger = log_of()
 
 
 class Place(Birth):
@@ -80,7 +72,7 @@ class HandOff:
 
     def __init__(self, owner: str, env: Env, config: Config, most_to_come: Callable[[], int]) -> None:
         self._owner, self._env, self._config, self._most_to_come = owner, env, config, most_to_come
-        self._wake, self._doubt = Wake(), Wake()
+        self._wake = Wake()
         self._fences = count(_FIRST_FENCE)
         # Not held while anything is waited for; and taken again by a Place that the collector finds meanwhile.
         self._lock = threading.RLock()
@@ -108,46 +100,21 @@ class HandOff:
         with self._lock:
             return len(self._arrived) + sum(taken_at >= latest for taken_at in list(self._taken.values()))
 
-    async def run(self, take_over: Callable[[], None], give_back: GiveBack) -> None:
-        """Call `take_over` whenever a task was committed, or a slot given back; until cancelled.
-
-        And `give_back`, with what may have been committed unknown to anybody: at once, and later once more.
-        """
-        async with anyio.create_task_group() as loops:
-            loops.start_soon(self._give_back_forever, give_back)
-            while True:
-                take_over()
-                await self._wake.wait(self._config.lease_seconds)
-
-    async def give_back_all(self, give_back: GiveBack, *, seconds: float) -> None:
-        """Give back now what is still in doubt, for the last time, and for so long at most."""
-        with anyio.move_on_after(seconds):
-            try:
-                await self._give_back(give_back, until=float("inf"))
-            except Exception as error:  # noqa: BLE001 - whatever a database can raise; the leases end by themselves
-                _logger.debug("what may have been committed could not be given back: %r", error)
-
-    async def _give_back_forever(self, give_back: GiveBack) -> None:
+    async def run(self, take_over: Callable[[], None]) -> None:
+        """Call `take_over` when something was committed or given back, and when something is in doubt; for ever."""
         while True:
-            await self._give_back(give_back, until=self._env.monotonic())
+            take_over()
             with self._lock:
                 first = min((at for at, _lease in self._doubts), default=float("inf"))
-            await self._doubt.wait(first - self._env.monotonic())
+            await self._wake.wait(min(first - self._env.monotonic(), self._config.lease_seconds))
 
-    async def _give_back(self, give_back: GiveBack, *, until: float) -> None:
+    def doubtful(self) -> list[Lease]:
+        """Give the leases that may have been committed unknown to anybody: at once, and later once more, and again."""
+        now = self._env.monotonic()
         with self._lock:
-            due = list(dict.fromkeys(lease for at, lease in self._doubts if at <= until))
-            self._doubts = [(at, lease) for at, lease in self._doubts if at > until]
-        if not due:
-            return
-        done = False
-        try:
-            await give_back(due)
-            done = True
-        finally:
-            if not done:
-                with self._lock:
-                    self._doubts += [(self._env.monotonic() + _AGAIN_SECONDS, lease) for lease in due]
+            due = list(dict.fromkeys(lease for at, lease in self._doubts if at <= now))
+            self._doubts = [(at, lease) for at, lease in self._doubts if at > now]
+        return due
 
     def arrived(self) -> list[tuple[LeasedTask, float]]:
         """Give the tasks that were committed, each with the time by `Env.monotonic` at which its slot was taken."""
@@ -212,5 +179,3 @@ class HandOff:
                 times = (now, now + _AGAIN_SECONDS, now + max(_AGAIN_SECONDS, self._config.lease_seconds / 4))
                 self._doubts += [(at, place.lease) for at in times]
         self._wake.notify()
-        if is_doubtful:
-            self._doubt.notify()

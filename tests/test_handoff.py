@@ -1,6 +1,7 @@
 """Slots that are taken by commits: never more than are offered, none for ever, and each task once."""
 
 import gc
+from functools import partial
 
 import anyio
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hookware.config import Config
 from hookware.core.lifecycle import Complete, Release, State
 from hookware.core.queue import QueueSettings
-from hookware.core.task import Lease, NewTask
+from hookware.core.task import NewTask
 from hookware.handoff import DEAF_SECONDS, STALE_PART, HandOff, Place
 from tests.dispatching import Dispatching, Gate, dispatching
 from tests.samples import SteppedEnv, leased_task, new_task
@@ -138,18 +139,9 @@ def test_where_the_event_loop_does_not_listen_the_next_tasks_are_for_anybody() -
     assert hand_off.place_for("default", 1) is not None
 
 
-async def test_what_may_be_committed_is_given_back_at_once_and_again() -> None:
+def test_what_may_be_committed_is_in_doubt_at_once_and_again() -> None:
     env = SteppedEnv()
     hand_off = opened(9, env)
-    given_back: list[tuple[float, list[Lease]]] = []
-    asked = anyio.Event()
-
-    async def give_back(leases: list[Lease]) -> None:
-        given_back.append((env.monotonic(), leases))
-        asked.set()
-        if len(given_back) == 1:
-            raise OSError("the database is away")
-
     unknown, never_inserted, cancelled = place_in(hand_off), place_in(hand_off), place_in(hand_off)
     unknown.task = leased_task(1)
     unknown.forget()
@@ -158,14 +150,12 @@ async def test_what_may_be_committed_is_given_back_at_once_and_again() -> None:
         raise KeyError
     leases = [unknown.lease, cancelled.lease]
     assert hand_off.taken_count == 0
-    with pytest.raises(OSError, match="away"):
-        await hand_off._give_back(give_back, until=env.monotonic())
-    for seconds in (1.0, LEASE_SECONDS):
+    for seconds in (0.0, 1.0, LEASE_SECONDS / 4 - 1.0):
         env.advance(seconds)
-        await hand_off._give_back(give_back, until=env.monotonic())
-        await hand_off._give_back(give_back, until=env.monotonic())
-    assert given_back == [(0.0, leases), (1.0, leases), (1.0 + LEASE_SECONDS, leases)]
-    assert asked.is_set()
+        assert hand_off.doubtful() == leases
+        assert hand_off.doubtful() == []
+    env.advance(3600)
+    assert hand_off.doubtful() == []
 
 
 # With a dispatcher.
@@ -177,6 +167,10 @@ def commit(world: Dispatching, task: NewTask, place: Place | None = None) -> Pla
     world.store.insert([task], place)
     place.committed()
     return place
+
+
+def has_settled(world: Dispatching, count: int) -> bool:
+    return world.store.asked.count("settle") == count
 
 
 async def until_it_offers(world: Dispatching) -> None:
@@ -294,7 +288,7 @@ async def test_what_is_given_back_is_no_other_lease_of_the_task() -> None:
             if number == 0:
                 world.insert(new_task(1))  # the same one, tried again
                 await world.until(lambda: gate.inside)
-        await world.dispatcher.hand_off.give_back_all(world.dispatcher._give_back, seconds=5)
+            await world.until(partial(has_settled, world, number + 1))
         info = await world.store.get(1)
         assert info is not None
         assert info.state is State.LEASED

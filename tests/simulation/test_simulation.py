@@ -53,8 +53,9 @@ def check_what_happened(lines: Sequence[Line]) -> None:
 def check_what_was_done(results: Sequence[Result]) -> None:
     kinds = {fault for result in results for fault in result.faults}
     assert kinds == {
-        "blocked loop", "database clock set", "failpoint error", "hung calls", "node clock set", "pause", "restart",
-        "sleep of all", "starved heartbeat", "store errors after the effect", "store errors before the effect",
+        "blocked loop", "commits without an answer", "database clock set", "failpoint error", "hung calls",
+        "node clock set", "pause", "restart", "sleep of all", "starved heartbeat",
+        "store errors after the effect", "store errors before the effect",
     }  # fmt: skip
     for fault in kinds:
         assert not all(result.faults[fault] for result in results), f"{fault} in every seed hides others"
@@ -73,7 +74,7 @@ def check_that_poison_ends_dead(result: Result) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_invariant_breaks_in_any_world_on_sqlite() -> None:
-    results = [run(seed, SQLITE) for seed in (1, 4)]
+    results = [run(seed, SQLITE) for seed in (2, 3)]
     assert {result.seed: result.findings.complaints for result in results if result.findings.complaints} == {}
     counts = Counter(line.ev for result in results for line in result.history)
     for event in ("rolled_back", "effect", "renewed", "killed", "stop"):
