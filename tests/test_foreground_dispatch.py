@@ -260,7 +260,8 @@ def test_tasks_begin_one_after_another_while_users_are_there() -> None:
     process = play(story)
     pauses = [later - earlier for earlier, later in zip(process.begun, process.begun[1:], strict=False)]
     assert len(pauses) == 4
-    assert all(FRESH_SECONDS - 1e-9 <= pause < FRESH_SECONDS + 0.005 for pause in pauses)
+    steps = 0.0005  # of the loop, between the begin and the handler, which notes it
+    assert all(FRESH_SECONDS - steps <= pause < FRESH_SECONDS + 0.005 for pause in pauses), pauses
     assert {asked for at, asked in process.store.asked if at >= 1} == {1}
 
 
