@@ -249,6 +249,8 @@ class MemoryStore:
         eta_us = min((now_us if task.eta_us is None else task.eta_us) + task.countdown_us, LATEST_US)
         state = State.PULL if task.is_pull else State.PENDING
         row = Row(task=task, eta_us=eta_us, state=state, added=(now_us, task.id))
+        if birth is not None:
+            birth.task = None
         if birth is None or self._queues.is_set(task.queue_name):
             self._put(row)
         else:

@@ -82,6 +82,13 @@ class BirthContract:
         assert [task.id for task in await subject.claim()] == [1]
         assert (await born_in(subject, "mail", 3)) is not None
 
+    async def test_what_an_earlier_try_had_leased_says_nothing(self, subject: Subject) -> None:
+        wish = birth()
+        wish.task = await born(subject)  # as where its commit met a conflict, and the queue was paused meanwhile
+        await subject.store.set_paused("mail", True)
+        assert await subject.store.add([new_task("mail", task_id=2)], wish) == [AddResult.ADDED]
+        assert (wish.task, (await subject.get(2)).state) == (None, State.PENDING)
+
     async def test_where_settings_are_overridden_it_is_claimed_by_them(self, subject: Subject) -> None:
         await subject.store.set_overrides("mail", {"max_concurrent_requests": 0})
         assert await born_in(subject, "mail", 1) is None

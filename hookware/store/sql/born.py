@@ -30,6 +30,7 @@ def insert_leased(connection: Connection, row: Mapping[str, Any], birth: Birth, 
     Returns:
         Whether it is there: not where its queue is paused, or is set at run time otherwise than configured.
     """
+    birth.task = None  # what an earlier try has inserted is rolled back
     given = {name: value for name, value in row.items() if name in task_table.c}
     values = given | {"now": now_us, "lease_us": birth.lease_us, "owner": birth.owner, "fence": birth.fence}
     until_us = connection.execute(_statement(frozenset(given)), values).scalar_one_or_none()
