@@ -83,8 +83,7 @@ class BirthContract:
         assert (await born_in(subject, "mail", 3)) is not None
 
     async def test_what_an_earlier_try_had_leased_says_nothing(self, subject: Subject) -> None:
-        wish = birth()
-        wish.task = await born(subject)  # as where its commit met a conflict, and the queue was paused meanwhile
+        wish = replace(birth(), task=await born(subject))  # its commit met a conflict, and the queue was paused then
         await subject.store.set_paused("mail", True)
         assert await subject.store.add([new_task("mail", task_id=2)], wish) == [AddResult.ADDED]
         assert (wish.task, (await subject.get(2)).state) == (None, State.PENDING)
