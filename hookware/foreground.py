@@ -16,7 +16,16 @@ from hookware.config import Config
 from hookware.env import Env, Wake
 
 PRESENCE_SECONDS: Final = 5.0
-"""How long after a request, and after its answer, users count as being there."""
+"""How long after a request, and after its answer, users count as being there; where they are many, for shorter."""
+
+LEAST_PRESENCE_SECONDS: Final = 0.5
+"""How long they do so at the least."""
+
+SILENCE_PART: Final = 10
+"""Users are gone who are silent for so many times as long as they were lately between two requests."""
+
+SILENCE_HALF_LIFE_SECONDS: Final = 1.0
+"""In what time the longest of these silences is half forgotten."""
 
 PATIENCE_SECONDS: Final = 1.0
 """How long an unanswered request keeps tasks waiting. One that takes longer waits itself, as a long poll does."""
@@ -63,7 +72,8 @@ class Rule:
         self.limit = concurrency
         self._concurrency, self._claimed_at_once = concurrency, claimed_at_once
         self._unanswered: dict[object, float] = {}
-        self._seen_at = float("-inf")
+        self._seen_at = self._arrived_at = float("-inf")
+        self._silence = PRESENCE_SECONDS  # the longest of late; how much longer it was does not matter
         self._claimed: set[object] = set()
         self._to_begin: set[object] = set()
         self._fresh: object = None
@@ -75,7 +85,9 @@ class Rule:
 
     def arrived(self, request: object, now: float) -> None:
         """Note that a user's request is there."""
-        self._unanswered[request] = self._seen_at = now
+        faded = self._silence * 0.5 ** ((now - self._arrived_at) / SILENCE_HALF_LIFE_SECONDS)
+        self._silence = min(max(now - self._seen_at, faded), PRESENCE_SECONDS)
+        self._unanswered[request] = self._seen_at = self._arrived_at = now
 
     def answered(self, request: object, now: float) -> None:
         """Note that its response has begun to leave, or that it has ended without one; once is enough."""
@@ -116,11 +128,12 @@ class Rule:
 
     def presence(self, now: float) -> float:
         """For how many more seconds users count as being there; 0 if they do not."""
-        return max(0.0, self._seen_at + PRESENCE_SECONDS - now)
+        seconds = min(max(self._silence * SILENCE_PART, LEAST_PRESENCE_SECONDS), PRESENCE_SECONDS)
+        return max(0.0, self._seen_at + seconds - now)
 
     def matters(self, now: float) -> bool:
         """Say whether users and tasks are there at once: only then the lag is worth knowing."""
-        return self._seen_at + PRESENCE_SECONDS > now and bool(self._claimed)
+        return self.presence(now) > 0 and bool(self._claimed)
 
     def unanswered(self, now: float) -> int:
         """How many requests wait for their answer; those that do so for long are counted no more."""

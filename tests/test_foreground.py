@@ -15,9 +15,12 @@ from hookware.foreground import (
     FRESH_SECONDS,
     GROWTH_SECONDS,
     HOLD_SECONDS,
+    LEAST_PRESENCE_SECONDS,
     PATIENCE_SECONDS,
     PRESENCE_SECONDS,
     PROBE_SECONDS,
+    SILENCE_HALF_LIFE_SECONDS,
+    SILENCE_PART,
     WINDOW_SECONDS,
     Foreground,
     Rule,
@@ -115,7 +118,46 @@ def test_nothing_waits_where_every_request_is_answered_and_no_task_has_just_begu
     assert rule.pause(now, now) == 0
 
 
+@pytest.mark.slow
+@given(st.lists(st.floats(0.001, 20), min_size=1, max_size=60))
+def test_users_are_gone_after_ten_times_their_longest_silence_of_late_and_within_bounds(gaps: list[float]) -> None:
+    rule, now = Rule(10), 0.0
+    rule.arrived("first", now)
+    rule.answered("first", now)
+    for number, gap in enumerate(gaps):
+        now += gap
+        rule.arrived(number, now)
+        rule.answered(number, now)
+    presence = rule.presence(now)
+    assert LEAST_PRESENCE_SECONDS <= presence <= PRESENCE_SECONDS
+    assert presence >= min(PRESENCE_SECONDS, gaps[-1] * SILENCE_PART) - 1e-9  # rounding
+    if sum(gaps) <= SILENCE_HALF_LIFE_SECONDS * 3:
+        assert presence == PRESENCE_SECONDS  # whoever has come of late is taken for one who thinks
+
+
 # Requests.
+
+
+def test_where_many_have_come_without_a_pause_users_are_gone_soon_after_the_last() -> None:
+    rule = Rule(10)
+    now = 0.0
+    for number in range(3000):
+        now = number * 0.01
+        rule.arrived(number, now)
+        rule.answered(number, now)
+    assert rule.room(0, now + LEAST_PRESENCE_SECONDS - 0.01) == 1
+    assert rule.room(0, now + LEAST_PRESENCE_SECONDS) == 10
+
+
+def test_whoever_loads_a_page_now_and_then_is_there_for_as_long_as_ever() -> None:
+    rule = Rule(10)
+    now = 0.0
+    for page in range(20):
+        for number in range(30):  # all that a page consists of
+            now = page * 4.0 + number * 0.01
+            rule.arrived((page, number), now)
+            rule.answered((page, number), now)
+    assert rule.presence(now) == PRESENCE_SECONDS
 
 
 def test_the_next_task_waits_for_the_answer() -> None:

@@ -167,7 +167,9 @@ class OwnSession(sqlmodel.Session):
         self._release()
 
     def discard(self) -> None:
-        """Roll everything back; nothing is held afterwards, whatever the database says."""
+        """Roll everything back, unless it has ended; nothing is held afterwards, whatever the database says."""
+        if self._finished:
+            return
         for place in self.places:
             place.forget()
         transaction = self._own_transaction
