@@ -83,13 +83,16 @@ class Places:
                 seconds += times.user + times.system
         return seconds
 
-    def statements(self) -> float:
-        """Give how many statements were run in the systems' databases, without BEGIN, COMMIT and the like."""
+    def statements(self, beside: str = "") -> float:
+        """Give how many statements were run in the systems' databases, without BEGIN, COMMIT and the like.
+
+        `beside`: not those that say this.
+        """
         with self.connect() as connection, suppress(psycopg.Error):
             return _number(
                 connection,
                 "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid "
-                "WHERE datname LIKE 'hookware_bench_%'",
+                f"WHERE datname LIKE 'hookware_bench_%' AND NOT ('{beside}' <> '' AND query LIKE '%{beside}%')",
             )
         raise SystemFailedError("statements cannot be counted: the server has no pg_stat_statements")
 

@@ -2,7 +2,8 @@
 
 uvicorn serves the app, and 32 connections of another process send requests as fast as they are answered. hookware runs
 its tasks in the web process, and as `hookware-apart` in a process of their own; so do the peers, as their documentation
-has it. The tasks done per second are counted until the last one is in the database, from the first request on. Beside
+has it. hookware's tasks end with the transaction of their handler; as `hookware-plain` it commits in a session of its
+own, as in the peers, and tasks end by batches. Statements are those beside the user's own, of which there are two. The tasks done per second are counted until the last one is in the database, from the first request on. Beside
 it stand the same request without a task, and with Starlette's BackgroundTasks, which forget theirs when the process
 ends.
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from benchmarks.node import ROOT, Node, SystemFailedError, python_of
 from benchmarks.run import Run, alone
-from benchmarks.systems import APART, INSIDE, QUEUES, SQLITE, TASKLESS
+from benchmarks.systems import APART, INSIDE, PLAIN, QUEUES, REDIS, SQLITE, TASKLESS
 from benchmarks.systems.base import Place
 
 TITLE = "Requests with tasks"
@@ -35,7 +36,7 @@ _DONE_SECONDS = 120.0
 
 def measure(run: Run) -> None:
     """Let all systems serve in turns."""
-    every = (*TASKLESS, *QUEUES, *APART)
+    every = (*TASKLESS, *QUEUES, *APART, *PLAIN)
     systems = [name for name in every if not name.endswith("route")]  # the task is the same there
     for name, requests in run.turns([(n, size) for size in run.sizes((5_000,), (300,)) for n in run.systems(systems)]):
         with run.trying(name):
@@ -53,11 +54,13 @@ def served(run: Run, name: str, requests: int) -> dict[str, float | None]:
             load(port, 100)
             warm = 0 if name.startswith("no task") else 100
             wait_counted(held[0], warm)
+            statements = _statements(run, name)
             found = load(port, requests)
             if found["failed"]:
                 raise SystemFailedError(f"{found['failed']} of {requests} requests failed")
             seconds = found["ended_at"] - found["began_at"]
             done_at = wait_counted(held[0], warm + requests) if warm else None
+            statements = (_statements(run, name) - statements) / requests
         if number == 2:
             held[1].call("close")
     return {
@@ -65,9 +68,14 @@ def served(run: Run, name: str, requests: int) -> dict[str, float | None]:
         if done_at is None
         else requests / (max(done_at, found["ended_at"]) - found["began_at"]),
         "requests_per_second": requests / seconds,
+        "statements_per_request": None if name in SQLITE or name in REDIS else statements,
         "p50_ms": found["p50_ms"],
         "p99_ms": found["p99_ms"],
     }
+
+
+def _statements(run: Run, name: str) -> float:
+    return 0.0 if name in SQLITE or name in REDIS else run.places.statements(beside="bench_c")
 
 
 @contextmanager

@@ -8,6 +8,8 @@ WHERE = {
     "hookware": ("hookware", "HookwareHandlers"),
     "hookware-route": ("hookware", "HookwareRoutes"),
     "hookware-apart": ("hookware", "HookwareHandlers"),
+    "hookware-plain": ("hookware", "HookwarePlain"),
+    "hookware-sqlite-plain": ("hookware", "HookwarePlain"),
     "pgqueuer": ("pgqueuer", "PgQueuer"),
     "procrastinate": ("procrastinate", "Procrastinate"),
     "oban": ("oban", "Oban"),
@@ -27,14 +29,23 @@ WHERE = {
 }
 """Their modules and classes: imported in their own processes only, where their packages are."""
 
-SQLITE = ("hookware-sqlite", "hookware-sqlite-route", "huey", "no task sqlite", "background sqlite")
+PLAIN = ("hookware-plain", "hookware-sqlite-plain")
+"""hookware with handlers that commit by themselves, as the peers have them: for the measure of the web."""
+SQLITE = (
+    "hookware-sqlite",
+    "hookware-sqlite-route",
+    "hookware-sqlite-plain",
+    "huey",
+    "no task sqlite",
+    "background sqlite",
+)
 REDIS = ("saq-redis", "arq", "taskiq", "celery")
-INSIDE = ("hookware", "hookware-route", "hookware-sqlite", "hookware-sqlite-route")
+INSIDE = ("hookware", "hookware-route", "hookware-sqlite", "hookware-sqlite-route", *PLAIN)
 """Those that run their tasks in the web process, so that they need no other one."""
 APART = ("hookware-apart",)
 """hookware with its tasks in a process of their own, as the peers have them: for the measure of the web."""
 TASKLESS = ("no task", "background", "no task sqlite", "background sqlite")
-QUEUES = tuple(name for name in WHERE if name not in TASKLESS + APART)
+QUEUES = tuple(name for name in WHERE if name not in TASKLESS + APART + PLAIN)
 
 
 def environment_of(name: str) -> str:

@@ -85,13 +85,17 @@ class HookwareHandlers(System):
         async def hold(key: str) -> None:
             await handlers.hold()
 
+        self._add_increment(router)
+        return router
+
+    def _add_increment(self, router: TaskRouter) -> None:
+        handlers = self.handlers
+
         @router.task_handler("/task/increment")
         def increment(key: str, session: Session) -> None:
             handlers.begin()
             increment_in(session, key)
             handlers.note()
-
-        return router
 
     def _routes(self) -> list[Route]:
         async def route(kind: str, request: Request) -> Response:
@@ -115,6 +119,17 @@ class HookwareHandlers(System):
         self.handlers.begin()
         increment_in(request_session(), key)
         self.handlers.note()
+
+
+class HookwarePlain(HookwareHandlers):
+    """An increment commits in a session of its own, as the peers have it: it may happen twice, and ends by batches."""
+
+    def _add_increment(self, router: TaskRouter) -> None:
+        handlers = self.handlers
+
+        @router.task_handler("/task/increment")
+        def increment(key: str) -> None:
+            handlers.call("increment", key)
 
 
 class HookwareRoutes(HookwareHandlers):

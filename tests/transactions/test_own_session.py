@@ -1,5 +1,6 @@
 """The request's own session: one transaction that only hookware ends, and the line of writers before SQLite's lock."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, exc, insert, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError, ProgrammingError
 
 from hookware.errors import SessionError, TransientError
 from hookware.store.sql import sqlite
@@ -90,13 +91,14 @@ def test_the_write_lock_is_given_back_however_the_session_ends(engine: Engine, e
 def test_the_write_lock_is_given_back_when_the_transaction_cannot_begin(engine: Engine) -> None:
     lock = sqlite.WriteLock()
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def refuse(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if statement == "BEGIN IMMEDIATE":
-            raise OperationalError(statement, {}, Exception("disk I/O error"))
+    @event.listens_for(engine, "checkout")
+    def refuse(connection: sqlite3.Connection, *_rest: object) -> None:
+        connection.set_authorizer(
+            lambda action, *_rest: sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+        )
 
     session = OwnSession(connect=engine.connect, turns=lock, takes_turn=True)
-    with pytest.raises(OperationalError):
+    with pytest.raises(DatabaseError, match=r"not authorized\s+\[SQL: BEGIN IMMEDIATE\]"):
         put(session, "a")
     session.discard()
     assert is_free(lock)
