@@ -3,9 +3,9 @@
 uvicorn serves the app, and 32 connections of another process send requests as fast as they are answered. hookware runs
 its tasks in the web process, and as `hookware-apart` in a process of their own; so do the peers, as their documentation
 has it. hookware's tasks end with the transaction of their handler; as `hookware-plain` it commits in a session of its
-own, as in the peers, and tasks end by batches. Statements are those beside the user's own, of which there are two. The tasks done per second are counted until the last one is in the database, from the first request on. Beside
-it stand the same request without a task, and with Starlette's BackgroundTasks, which forget theirs when the process
-ends.
+own, as in the peers, and tasks end by batches. The tasks done per second are counted until the last one is in the
+database, from the first request on; statements are those beside the user's own, of which there are two. Beside it stand
+the same request without a task, and with Starlette's BackgroundTasks, which forget theirs when the process ends.
 
     python -m benchmarks.measures.web [--sizes 5000] [--quick]
 """
