@@ -31,8 +31,10 @@ from hookware.scheduler import Planned, Scheduler
 from hookware.store.base import Store
 from hookware.store.sql import minutes
 from hookware.store.sql.outbox import Outbox
+from hookware.store.sql.still_file import StillFile
 from hookware.supervisor import supervise
 from hookware.tracing import Tracing
+from hookware.watcher import Watcher
 
 Begin = Callable[[Delivery, Alarms, Callable[[Call], None]], Call | Failed]
 
@@ -124,6 +126,10 @@ class Processing:
         self._minutes = Minutes(self._add_minutes, env, events, health)
         self._presence = Presence(outbox, owner, health, self._doing)
         self._stopped = False
+        self._watcher: Watcher | None = None
+        if outbox.store.path:
+            file = StillFile(outbox.store.path, env)
+            self._watcher = Watcher(file, outbox.store, wake, env=env, events=events, health=health)
         self._listener: Listener | None = None
         if outbox.notices is not None and outbox.listens:
             self._listener = Listener(outbox.notices, wake, env=env, config=config, events=events, health=health)
@@ -149,6 +155,8 @@ class Processing:
         yield "executed", self._executed.run
         yield "minutes", self._minutes.run
         yield "presence", self._presence.run
+        if self._watcher is not None:
+            yield "watcher", self._watcher.run
         if self._listener is not None:
             yield "listener", self._listener.run
 
@@ -159,6 +167,8 @@ class Processing:
         self._stopped = True
         self._outbox.vitals.stop()
         self._probing.cancel()
+        if self._watcher is not None:
+            self._watcher.stop()
         self._scheduler.stop()
         self._outbox.on_committed, self._outbox.hand_off = self._notifier.notify, None  # nobody here runs them any more
         try:

@@ -48,6 +48,7 @@ class SQLStore:
 
     Attributes:
         runner: where the statements run.
+        path: the file of a SQLite database; "": it is none.
         on_cancelled: called with the id of each task that is called off here; None: no attempt runs in this process.
     """
 
@@ -65,7 +66,7 @@ class SQLStore:
         self.runner = runner
         self._clock, self._stamp = clock, stamp
         self._desk = Desk(Outlook(env.monotonic), queues or {})
-        self._file, self._first_runner = StillFile(path, env), runner
+        self.path, self._file, self._first_runner = path, StillFile(path, env), runner
         self._fp = env.fp
         self._tombstone_us = tombstone_us
         self._last_queue = ""
