@@ -13,7 +13,7 @@ from hookware.core.lifecycle import Failed
 from hookware.delivery import Call, Delivery, Target, begin
 from hookware.dispatcher import Dispatcher
 from hookware.encoding import decoded
-from hookware.env import Env
+from hookware.env import Env, Wake
 from hookware.errors import Error, PermanentTaskFailure, describe
 from hookware.executed import Executed
 from hookware.foreground import Foreground
@@ -119,17 +119,14 @@ class Processing:
         )
         self._progress = ProgressLog(store, env, events, health)
         self._note_progress = self._progress.note  # one for all: a method is made anew each time it is asked for
-        wake, holds = self._dispatcher.wake, heartbeat.holds
-        self._reaper = Reaper(store, env, config, events, wake, is_held=holds, health=health)
+        wake = self._dispatcher.wake
+        self._reaper = Reaper(store, env, config, events, wake, is_held=heartbeat.holds, health=health)
         self._scheduler, self._has_plans = Scheduler(outbox, plans, health), bool(plans)
         self._executed = Executed(outbox.note_executed, env, events, health)
         self._minutes = Minutes(self._add_minutes, env, events, health)
         self._presence = Presence(outbox, owner, health, self._doing)
         self._stopped = False
-        self._watcher: Watcher | None = None
-        if outbox.store.path:
-            file = StillFile(outbox.store.path, env)
-            self._watcher = Watcher(file, outbox.store, wake, env=env, events=events, health=health)
+        self._watcher = _watcher_of(outbox, wake, env, health)
         self._listener: Listener | None = None
         if outbox.notices is not None and outbox.listens:
             self._listener = Listener(outbox.notices, wake, env=env, config=config, events=events, health=health)
@@ -232,6 +229,13 @@ class Processing:
     def _committed(self) -> None:
         self._notifier.owe()
         self._dispatcher.wake.notify()
+
+
+def _watcher_of(outbox: Outbox, wake: Wake, env: Env, health: Health) -> Watcher | None:
+    if not outbox.store.path:
+        return None
+    file = StillFile(outbox.store.path, env)
+    return Watcher(file, outbox.store, wake, env=env, events=outbox.events, health=health)
 
 
 def _traced(

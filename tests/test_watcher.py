@@ -69,7 +69,7 @@ async def test_a_task_of_another_process_begins_long_before_the_poll(path: Path)
     process, other = Process(path), outbox_on(path)
     await process.outbox.prepare()
     async with process.running():
-        await other.add([new_task(1)])
+        await other.add([new_task()])
         await process.called.wait()
     for outbox in (process.outbox, other):
         await outbox.close()
