@@ -6,7 +6,7 @@ before the deadline. Whatever else the app does, up to SystemExit, is a failure 
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -142,12 +142,15 @@ class Target:
             its cancellation outlives its attempt.
         direct: gives what serves a decoded path without a request being made of the task, where the app would do the
             same; None: the app serves it.
+        new_scope: makes cancel scopes for the event loop that runs now. To find out which one that is takes anyio
+            longer than to make one.
     """
 
     app: ASGIApp
     state: Mapping[str, object]
     calls: TaskGroup
     direct: Callable[[str], Serve | None] = nowhere
+    new_scope: Callable[..., anyio.CancelScope] = field(default_factory=lambda: type(anyio.CancelScope()))
 
 
 class Call:
@@ -180,7 +183,7 @@ class Call:
         on_ended: "Callable[[Call], None]",
     ) -> None:
         self._target = target
-        self._base = _split_base_url(config.base_url)
+        self._base_url = config.base_url
         self._overrun_seconds = config.overrun_seconds
         self.delivery = delivery
         self._task = delivery.task
@@ -191,7 +194,7 @@ class Call:
         self._seconds = delivery.task.deadline_us / 1e6
         self._began = env.monotonic()
         self._ended_at: float | None = None
-        self._cancel_scope = anyio.CancelScope(shield=True)  # only this cuts the app's call short
+        self._cancel_scope = target.new_scope(shield=True)  # only this cuts the app's call short
         self._is_over = False
         self._left: anyio.Event | None = None
         self._body_taken = False
@@ -286,20 +289,20 @@ class Call:
 
     def scope(self) -> Scope:
         """Make the request of it."""
-        url = _split_url(self._task.url)
+        url, base = _split_url(self._task.url), _split_base_url(self._base_url)
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "method": checked_method(self._task.method),
-            "scheme": self._base.scheme,
+            "scheme": base.scheme,
             "path": url.path,
             "raw_path": url.raw_path,
             "query_string": url.query_string,
             "root_path": "",
-            "headers": delivery_headers(self._task, self._base.authority),
+            "headers": delivery_headers(self._task, base.authority),
             "client": CRON_CLIENT if self._task.queue_name == CRON_QUEUE else CLIENT,
-            "server": (self._base.host, self._base.port),
+            "server": (base.host, base.port),
             "state": dict(self._target.state),
             "extensions": {},
             SCOPE_KEY: self.delivery,

@@ -5,7 +5,7 @@ are free slots. Each attempt then delivers its task, decides (`core.lifecycle`),
 end: stop claiming, let the running ones end, cut the others short and give them back, and stop the heartbeat last.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import anyio
@@ -95,8 +95,7 @@ class Dispatcher:
         self._running = self._stopping = False
         self._claiming, self._claim_on_its_way = anyio.CancelScope(), anyio.CancelScope()
         self._claiming_ended = anyio.Event()
-        self._drain_until = 0.0
-        self._draining, self._ended = anyio.CancelScope(), anyio.Event()
+        self._draining, self._drain_until, self._ended = anyio.CancelScope(), 0.0, anyio.Event()
 
     async def run(self) -> None:
         """Dispatch until `stop()`; returns when nothing runs any more and every lease is given back or settled."""
@@ -220,8 +219,7 @@ class Dispatcher:
             begun = [Attempt(task, sent_at) for task in claimed.tasks]
             self._last_chance.arrange(begun, others_run=bool(self._attempts))
             self._hinted = self._hinted or self._last_chance.remaining() > 0  # what goes back is due
-            for attempt in begun:
-                self._hold(attempt)
+            self._hold(begun)
             self._held_back = claimed.held_back
             self._know_due(claimed.next_due_us)
             for attempt in begun:  # each lease is held by now: the first of them may block the loop
@@ -241,7 +239,7 @@ class Dispatcher:
         begun = [Attempt(task, taken_at) for task, taken_at in self.hand_off.arrived()]
         for attempt in begun:
             attempt.postponed = self.hand_off.is_late(attempt.claimed_at) or self._last_chance.remaining() > 0
-            self._hold(attempt)
+        self._hold(begun)
         for attempt in begun:
             self._deliverer.deliver(attempts, attempt)
         for lease in self.hand_off.doubtful():  # where it is not leased, that is refused
@@ -254,13 +252,15 @@ class Dispatcher:
         if answer is Answer.ACCEPTED:
             self.wake.notify()
 
-    def _hold(self, attempt: Attempt) -> None:
-        lease, task, sent_at = attempt.lease, attempt.task, attempt.claimed_at
-        self._attempts[lease] = attempt
-        self._recorder.hold(attempt)
-        self._foreground.claimed(attempt)
-        deadline, on_lost = self._env.monotonic() + task.deadline_us / 1e6, partial(self._on_lost, attempt)
-        self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at, task=task)
+    def _hold(self, begun: Sequence[Attempt]) -> None:
+        now = self._env.monotonic()
+        for attempt in begun:
+            lease, task, sent_at = attempt.lease, attempt.task, attempt.claimed_at
+            self._attempts[lease] = attempt
+            self._recorder.hold(attempt)
+            deadline, on_lost = now + task.deadline_us / 1e6, partial(self._on_lost, attempt)
+            self._heartbeat.hold(lease, deadline, on_lost, is_ending=attempt.is_ending, renewed_at=sent_at, task=task)
+        self._foreground.claimed(begun)
 
     def cancelled(self, task_id: int) -> None:
         """Cut the attempt of a task short that was called off or deleted, if it runs here; from any thread."""

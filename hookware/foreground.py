@@ -6,7 +6,7 @@ pass it on among themselves. So while users are there, tasks begin one after ano
 where the event loop is late all the same, fewer run at once. When users are gone, all slots are the tasks' again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -74,6 +74,7 @@ class Rule:
         self._unanswered: dict[object, float] = {}
         self._seen_at = self._arrived_at = float("-inf")
         self._silence = PRESENCE_SECONDS  # the longest of late; how much longer it was does not matter
+        self._gone_after = PRESENCE_SECONDS
         self._claimed: set[object] = set()
         self._to_begin: set[object] = set()
         self._fresh: object = None
@@ -87,6 +88,7 @@ class Rule:
         """Note that a user's request is there."""
         faded = self._silence * 0.5 ** ((now - self._arrived_at) / SILENCE_HALF_LIFE_SECONDS)
         self._silence = min(max(now - self._seen_at, faded), PRESENCE_SECONDS)
+        self._gone_after = min(max(self._silence * SILENCE_PART, LEAST_PRESENCE_SECONDS), PRESENCE_SECONDS)
         self._unanswered[request] = self._seen_at = self._arrived_at = now
 
     def answered(self, request: object, now: float) -> None:
@@ -128,8 +130,8 @@ class Rule:
 
     def presence(self, now: float) -> float:
         """For how many more seconds users count as being there; 0 if they do not."""
-        seconds = min(max(self._silence * SILENCE_PART, LEAST_PRESENCE_SECONDS), PRESENCE_SECONDS)
-        return max(0.0, self._seen_at + seconds - now)
+        seconds = self._seen_at + self._gone_after - now
+        return seconds if seconds > 0 else 0.0
 
     def matters(self, now: float) -> bool:
         """Say whether users and tasks are there at once: only then the lag is worth knowing."""
@@ -255,9 +257,10 @@ class Foreground:
             finally:
                 del self._waiting[wake]
 
-    def claimed(self, task: object) -> None:
-        """Note that a task is claimed."""
-        self._rule.claimed(task)
+    def claimed(self, tasks: Iterable[object]) -> None:
+        """Note that tasks are claimed."""
+        for task in tasks:
+            self._rule.claimed(task)
         self._probe_if_it_matters()
 
     def began(self, task: object) -> None:
