@@ -112,7 +112,8 @@ def table(results: Results, case: str, said: About) -> str:
 def machine(results: list[Results]) -> str:
     """Say what it ran on, and how each measure was run."""
     lines = ["## Machine, versions and settings\n", "| | |", "|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {_escaped(str(value))} |" for name, value in results[0].machine.items()]
+    names = results[0].machine
+    lines += [f"| {name.replace('_', ' ')} | {_escaped(_of_each(name, results))} |" for name in names]
     versions: dict[str, dict[str, str]] = {}
     for each in results:
         versions.update(each.settings.get("versions", {}))
@@ -125,6 +126,16 @@ def machine(results: list[Results]) -> str:
             f"| {each.measure} | {_escaped(', '.join(f'{name} {value}' for name, value in settings.items()))} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _of_each(name: str, results: list[Results]) -> str:
+    """Say what a machine had; where measures ran on several, which had what."""
+    measures: dict[str, list[str]] = {}
+    for each in results:
+        measures.setdefault(str(each.machine.get(name)), []).append(each.measure)
+    if len(measures) == 1:
+        return next(iter(measures))
+    return "; ".join(f"{', '.join(those)}: {value}" for value, those in measures.items())
 
 
 def _escaped(text: str) -> str:

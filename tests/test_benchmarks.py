@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import interleaved, percentile, ratio, short
-from benchmarks.page import about, write
+from benchmarks.page import about, machine, write
 from benchmarks.results import Results, load
 
 
@@ -82,6 +82,16 @@ def test_a_quick_run_says_so(tmp_path: Path) -> None:
     results.save(tmp_path)
     write(tmp_path, tmp_path)
     assert "quick run" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_the_page_says_which_measure_ran_on_which_machine() -> None:
+    results = [
+        Results(measure="drain", references=[], machine={"processor": "fast", "cores": 2}),
+        Results(measure="web", references=[], machine={"processor": "slow", "cores": 2}),
+    ]
+    text = machine(results)
+    assert "| processor | drain: fast; web: slow |" in text
+    assert "| cores | 2 |" in text
 
 
 def test_a_measure_says_what_it_is_without_its_command() -> None:
